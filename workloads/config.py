@@ -1,0 +1,110 @@
+"""What one trial is: task, model, training, seed. Torch-free; the sweep file's `workload` is this without the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
+
+import pydantic
+
+from workloads.choice import one_of, one_or_pattern
+from workloads.errors import ConfigError, problems_of
+from workloads.feedforward.options import FEEDFORWARDS
+from workloads.method import Method, option, options
+from workloads.mixers.options import MIXERS
+from workloads.routers.options import ROUTERS
+from workloads.tasks.options import TASKS
+
+
+@options
+class ModelConfig:
+    """The shell (embedding, N pre-norm blocks, head) and what fills its two slots."""
+
+    d_model: int = option(64, "Width of the residual stream.", ge=1, sweep=[64, 128, 256])
+    n_layers: int = option(2, "Number of blocks.", ge=1, sweep=[2, 4, 8])
+    mixer: one_or_pattern(MIXERS) = option(  # type: ignore[valid-type]
+        {"name": "gru"}, "Sequence mixer of every block; a list is a pattern that repeats over the blocks."
+    )
+    feedforward: one_or_pattern(FEEDFORWARDS) = option(  # type: ignore[valid-type]
+        {"name": "dense"}, "Feed-forward of every block; a list is a pattern that repeats over the blocks."
+    )
+    tie_embeddings: bool = option(False, "Share the embedding matrix with the head.")
+
+
+@options
+class TrainingConfig:
+    """How a trial is trained and evaluated."""
+
+    steps: int = option(300, "Optimiser steps.", ge=1)
+    batch_size: int = option(16, "Sequences a step, over all workers.", ge=1)
+    sequence_length: int = option(128, "Tokens a sequence, where the task leaves it open.", ge=1)
+    lr: float = option(3e-3, "Peak learning rate.", gt=0, sweep=[3e-4, 1e-3, 3e-3, 1e-2])
+    weight_decay: float = option(0.1, "Decoupled weight decay; matrices only.", ge=0)
+    warmup_steps: int = option(20, "Steps of linear warm-up.", ge=0)
+    schedule: Literal["constant", "cosine", "trapezoid"] = option("cosine", "Learning rate after the warm-up.")
+    grad_clip: float = option(1.0, "Largest global gradient norm; 0 for none.", ge=0)
+    optimizer: Literal["adamw"] = option("adamw", "Optimiser.")
+    precision: Literal["float32", "bf16"] = option("float32", "Arithmetic of forward and backward.")
+    compile: bool = option(False, "Run the model through torch.compile.")
+    eval_every: int = option(50, "Steps between evaluations; also the steps at which a trial reports.", ge=1)
+    checkpoint_every: int | None = option(None, "Steps between checkpoints; at each evaluation when left out.", ge=1)
+
+
+@options
+class TrialConfig:
+    """Everything that determines one trial's numbers."""
+
+    task: one_of(TASKS) = option({"name": "bytes_lm"}, "What is learned.")  # type: ignore[valid-type]
+    model: ModelConfig = option(default_factory=ModelConfig, description="What learns.")
+    training: TrainingConfig = option(default_factory=TrainingConfig, description="How it learns.")
+    seed: int = option(0, "Seed of initialisation, data order and everything random.", ge=0, lt=2**63)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any] | Self) -> Self:
+        """`document` as a typed configuration.
+
+        Raises:
+            ConfigError: with every problem found, each with its path.
+        """
+        if isinstance(document, cls):
+            return document
+        try:
+            return pydantic.TypeAdapter(cls).validate_python(document)
+        except pydantic.ValidationError as error:
+            raise ConfigError(problems_of(error, document, known_keys(document))) from None
+
+    def document(self) -> dict[str, Any]:
+        """The full configuration as plain data, every default written out; `parse` takes it back."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+
+def known_keys(document: Any) -> dict[str, Iterable[str]]:
+    """By the dotted path of each mapping of a trial's document, the keys that it may have."""
+    found: dict[str, Iterable[str]] = {
+        "": _names(TrialConfig),
+        "model": _names(ModelConfig),
+        "training": _names(TrainingConfig),
+    }
+    if isinstance(document, Mapping):
+        _collect(document.get("task"), "task", TASKS, found)
+        model = document.get("model")
+        if isinstance(model, Mapping):
+            _collect(model.get("mixer"), "model.mixer", MIXERS, found)
+            _collect(model.get("feedforward"), "model.feedforward", FEEDFORWARDS, found)
+    return found
+
+
+def _collect(node: Any, path: str, methods: Mapping[str, Method], found: dict[str, Iterable[str]]) -> None:
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            _collect(item, f"{path}.{i}", methods, found)
+    elif isinstance(node, Mapping):
+        method = methods.get(str(node.get("name")))
+        if method:
+            found[path] = method.fields
+        _collect(node.get("router"), f"{path}.router", ROUTERS, found)
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]

@@ -1,0 +1,1 @@
+"""Sequence mixers: gated recurrences, linear attention, softmax attention. Options stand in `options/`, torch-free."""

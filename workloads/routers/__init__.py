@@ -1,0 +1,1 @@
+"""Routers: which experts see which tokens. Options stand in `options/`, torch-free."""

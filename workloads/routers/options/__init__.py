@@ -1,0 +1,8 @@
+"""The routers that a sweep file may name. One file a family; listed here once. Torch-free."""
+
+from __future__ import annotations
+
+from workloads.method import registry
+from workloads.routers.options import token_choice
+
+ROUTERS = registry((*token_choice.METHODS,))

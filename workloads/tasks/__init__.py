@@ -1,0 +1,1 @@
+"""Tasks: data, loss, score and trivial baseline of what a trial learns. Options stand in `options/`, torch-free."""

@@ -1,0 +1,21 @@
+"""Options of the language and byte tasks. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workloads.method import Method, option, options
+
+
+@options
+class BytesLM:
+    """Byte-level language model over real text; score `val_bpb`, bits per byte on the whole validation split.
+
+    The default corpus is one frozen copy of CPython's language reference (466 KB, PSF licence), split 90/5/5 by offset.
+    """
+
+    name: Literal["bytes_lm"] = "bytes_lm"
+    corpus: str = option("python_reference", "Name of a corpus, or path of a file or folder of text.", min_length=1)
+
+
+METHODS = (Method(BytesLM, "workloads.tasks.language:BytesLM", "CPython documentation, PSF-2.0"),)
