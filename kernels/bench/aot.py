@@ -1,0 +1,148 @@
+"""Compile every Triton kernel for the chips that orch supports, with no device, and report what they take.
+
+    python -m kernels.bench.aot [--only NAME]
+
+Fails on a compile error, on more spilled registers than :data:`MAX_SPILL_BYTES`, and on more shared memory than the
+chip has. Must not run under ``TRITON_INTERPRET=1``, where there is nothing to compile.
+"""
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+from kernels.aot import AotSpec
+
+KERNEL_MODULES: tuple[str, ...] = ()
+"""The modules whose ``AOT_SPECS`` are compiled; a new Triton file is listed here."""
+
+MAX_SPILL_BYTES = 0
+"""Registers spilled to memory, in bytes a thread, beyond which a kernel is refused."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A compilation target and its limit of shared memory, in bytes a block."""
+
+    name: str
+    target: GPUTarget
+    shared_bytes: int
+
+
+CHIPS: tuple[Chip, ...] = (
+    Chip("sm_80", GPUTarget("cuda", 80, 32), 163 * 1024),
+    Chip("sm_90", GPUTarget("cuda", 90, 32), 227 * 1024),
+    Chip("gfx942", GPUTarget("hip", "gfx942", 64), 64 * 1024),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one kernel takes on one chip; ``error`` is empty where it compiled."""
+
+    kernel: str
+    chip: str
+    registers: int = 0
+    spill_bytes: int = 0
+    shared_bytes: int = 0
+    error: str = ""
+
+    def problem(self, chip: Chip) -> str:
+        """Why this kernel may not ship for ``chip``; empty if it may."""
+        if self.error:
+            return self.error
+        if self.spill_bytes > MAX_SPILL_BYTES:
+            return f"spills {self.spill_bytes} bytes a thread, allowed are {MAX_SPILL_BYTES}"
+        if self.shared_bytes > chip.shared_bytes:
+            return f"needs {self.shared_bytes} bytes of shared memory, {chip.name} has {chip.shared_bytes}"
+        return ""
+
+
+def _source(spec: AotSpec) -> ASTSource:
+    names = spec.kernel.arg_names
+    unknown = (set(spec.types) | set(spec.constexprs)) ^ set(names)
+    if unknown:
+        raise ValueError(f"{spec.name}: types and constexprs must name each argument once; check {sorted(unknown)}")
+    signature = {name: "constexpr" if name in spec.constexprs else spec.types[name] for name in names}
+    # torch aligns its allocations, and the launcher tells the compiler so; without this the code is another one
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    return ASTSource(
+        fn=spec.kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in spec.constexprs.items()},
+        attrs=aligned,
+    )
+
+
+def _nvidia_registers(compiled: CompiledKernel, chip: Chip) -> tuple[int, int]:
+    """(registers a thread, bytes spilled a thread) as ptxas tells them."""
+    with tempfile.TemporaryDirectory() as folder:
+        ptx = Path(folder) / "kernel.ptx"
+        ptx.write_text(compiled.asm["ptx"])
+        arch = re.search(r"^\.target (\S+?),?\s*$", compiled.asm["ptx"], re.MULTILINE)
+        command = [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch[1] if arch else chip.name}", str(ptx)]
+        told = subprocess.run([*command, "-o", str(ptx.with_suffix(".o"))], capture_output=True, text=True, check=True)
+    text = told.stderr + told.stdout
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", text)]
+    registers = re.search(r"Used (\d+) registers", text)
+    return (int(registers[1]) if registers else 0), max(spills, default=0)
+
+
+def _amd_registers(compiled: CompiledKernel) -> tuple[int, int]:
+    """(vector registers a thread, bytes spilled a thread) from the assembly's kernel descriptor."""
+
+    def field(name: str) -> int:
+        found = re.search(rf"\.{name}:\s+(\d+)", compiled.asm["amdgcn"])
+        return int(found[1]) if found else 0
+
+    return field("vgpr_count"), 4 * field("vgpr_spill_count")
+
+
+def compile_one(spec: AotSpec, chip: Chip) -> Report:
+    """Compile ``spec`` for ``chip``; a refusal of the compiler is told in the report, not raised."""
+    try:
+        compiled = triton.compile(
+            _source(spec), target=chip.target, options={"num_warps": spec.num_warps, "num_stages": spec.num_stages}
+        )
+        nvidia = chip.target.backend == "cuda"
+        registers, spill_bytes = _nvidia_registers(compiled, chip) if nvidia else _amd_registers(compiled)
+    except Exception as error:  # the compiler raises many types, and each means the same here
+        return Report(spec.name, chip.name, error=f"{type(error).__name__}: {error}".strip())
+    return Report(spec.name, chip.name, registers, spill_bytes, compiled.metadata.shared)
+
+
+def all_specs() -> list[AotSpec]:
+    """Every kernel of :data:`KERNEL_MODULES`, in their order."""
+    return [spec for module in KERNEL_MODULES for spec in importlib.import_module(module).AOT_SPECS]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; 0 if every kernel may ship for every chip, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench.aot", description=__doc__)
+    parser.add_argument("--only", default="", metavar="TEXT", help="kernels whose name contains TEXT")
+    only = parser.parse_args(argv).only
+    print(f"triton {triton.__version__}; spills allowed: {MAX_SPILL_BYTES} bytes a thread")
+    print(f"{'kernel':<44}{'chip':<9}{'registers':>9}{'spills B':>10}{'shared B':>10}")
+    failures = 0
+    for spec in all_specs():
+        if only not in spec.name:
+            continue
+        for chip in CHIPS:
+            report = compile_one(spec, chip)
+            problem = report.problem(chip)
+            failures += bool(problem)
+            row = f"{spec.name:<44}{chip.name:<9}{report.registers:>9}{report.spill_bytes:>10}{report.shared_bytes:>10}"
+            print(row + (f"  FAILED: {problem}" if problem else ""), flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Runs the tests of ``on_triton`` in Triton's interpreter, where there is no GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+FILES = sorted((Path(__file__).parent / "on_triton").glob("test_*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the files of on_triton run on the GPU in this process")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_kernels_agree_with_their_reference_in_the_interpreter(file):
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(file)]
+    told = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout[-6000:] + told.stderr[-2000:]
