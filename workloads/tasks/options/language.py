@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from workloads.method import Method, option, options
 
@@ -14,6 +14,8 @@ class BytesLM:
     The default corpus is one frozen copy of CPython's language reference (466 KB, PSF licence), split 90/5/5 by offset.
     """
 
+    metric: ClassVar[str] = "val_bpb"
+    goal: ClassVar[str] = "minimize"
     name: Literal["bytes_lm"] = "bytes_lm"
     corpus: str = option("python_reference", "Name of a corpus, or path of a file or folder of text.", min_length=1)
 
