@@ -1,0 +1,171 @@
+"""What the use cases ask of the world. Adapters keep these promises; tests/contracts holds them to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from orchestrator.lifecycle import Actor, SweepState, TrialState, Wish
+from orchestrator.records import (
+    Capacity,
+    DriverStatus,
+    Event,
+    Links,
+    NewSweep,
+    NewTrial,
+    OutboxItem,
+    Report,
+    Sweep,
+    Trial,
+)
+
+
+class Clock(Protocol):
+    """Time, as an argument."""
+
+    def now(self) -> datetime:
+        """The current time in UTC."""
+
+
+class SweepStore(Protocol):
+    """Sweeps and their events. One method, one transaction."""
+
+    def add_sweep(self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime) -> Sweep:
+        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing."""
+
+    def sweep(self, sweep_id: int) -> Sweep:
+        """Raises NotFound."""
+
+    def find_sweep(self, reference: str) -> Sweep:
+        """By number, or by name (the newest of that name). Raises NotFound with the nearest names."""
+
+    def sweeps(self, *, project: str | None = None, states: Sequence[SweepState] = (), limit: int = 100) -> list[Sweep]:
+        """Newest first."""
+
+    def open_sweeps(self) -> list[Sweep]:
+        """All that have not ended, by priority (high first), then age."""
+
+    def move_sweep(
+        self,
+        sweep: Sweep,
+        to: SweepState,
+        *,
+        actor: Actor,
+        reason: str,
+        now: datetime,
+        slots: int | None = None,
+        ray_job_id: str | None = None,
+    ) -> Sweep:
+        """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
+
+        QUEUED -> STARTING adds one to `attempt` and writes `slots`. A move to an end closes the trials that are
+        still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason) and fills the outbox.
+        Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
+        """
+
+    def allot(self, sweep_id: int, slots: int, reason: str) -> None:
+        """Change how many trials a started sweep may run at once, and the sentence that says why it waits."""
+
+    def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
+        """Record what people want of a sweep, with its event. A wish for an ended sweep changes nothing."""
+
+    def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
+        """In order of id."""
+
+    def counts(self) -> Mapping[SweepState, int]:
+        """Number of sweeps by state, states without any included."""
+
+    def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
+        """Number of trials by sweep and state; only states that occur."""
+
+
+class TrialStore(Protocol):
+    """Trials and their reports. Only a sweep's driver writes here; anybody reads."""
+
+    def trial(self, trial_id: int) -> Trial:
+        """Raises NotFound."""
+
+    def trials(self, sweep_id: int) -> list[Trial]:
+        """In order of number."""
+
+    def add_trials(self, sweep_id: int, trials: Sequence[NewTrial], *, now: datetime) -> list[Trial]:
+        """Record trials that a searcher proposed; a number that exists already is returned as it is."""
+
+    def requeue_trials(self, sweep_id: int, *, reason: str, now: datetime) -> list[Trial]:
+        """What a new driver does first: every RUNNING or PAUSED trial becomes PENDING again. Returns all open trials."""
+
+    def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
+        """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
+
+    def describe_trial(self, trial_id: int, *, params_count: int, active_params: int, flops_per_token: float) -> None:
+        """Write a trial's size."""
+
+    def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
+        """Upsert reports by (trial, attempt, step), their summaries, and outbox items, in one transaction.
+
+        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial.
+        """
+
+    def end_trial(
+        self,
+        trial_id: int,
+        state: TrialState,
+        *,
+        reason: str,
+        now: datetime,
+        checkpoint_path: str | None = None,
+        own_failure: bool = False,
+    ) -> Trial:
+        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and outbox item.
+
+        own_failure adds one to `failures`.
+        """
+
+    def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
+
+
+class Outbox(Protocol):
+    """What the tracker has yet to be told."""
+
+    def pending(self, limit: int = 1000) -> list[OutboxItem]:
+        """Oldest first."""
+
+    def sent(self, ids: Sequence[int]) -> None:
+        """Forget items that arrived."""
+
+    def size(self, sweep_id: int | None = None) -> int:
+        """Items that wait."""
+
+    def link_sweep(self, sweep_id: int, mlflow_run_id: str) -> None:
+        """Write the sweep's tracking run."""
+
+    def link_trial(self, trial_id: int, mlflow_run_id: str) -> None:
+        """Write the trial's tracking run."""
+
+
+class Launcher(Protocol):
+    """The cluster, as the coordinator sees it. Every call raises Unreachable when the cluster does not answer."""
+
+    def start(self, sweep: Sweep) -> str:
+        """Start the sweep's driver and return its job id. Starting the same attempt twice is the same as once."""
+
+    def status(self, sweep: Sweep) -> DriverStatus:
+        """What the cluster knows of the driver of the sweep's current attempt."""
+
+    def stop(self, sweep: Sweep) -> None:
+        """Ask the driver to stop. Safe to repeat."""
+
+    def failure(self, sweep: Sweep) -> str:
+        """Last words of a driver that died, in one sentence; "" if there are none."""
+
+    def capacity(self) -> Capacity:
+        """What the cluster has now."""
+
+
+class Tracker(Protocol):
+    """Where curves are shown. Raises Unreachable when it does not answer; never raises for what it is told."""
+
+    def tell(self, items: Sequence[OutboxItem], sweeps: Mapping[int, Sweep], trials: Mapping[int, Trial]) -> Links:
+        """Show these items. Telling an item again must not show it twice."""

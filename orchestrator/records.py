@@ -1,0 +1,187 @@
+"""Frozen rows that travel between layers. Times are UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.lifecycle import SweepState, TrialState, Wish
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial as planned.
+
+    number: its place in the sweep, from 0; the same spec always plans the same numbers.
+    config: resolved, without the seed. params: the swept names and their values (a mapping value is kept as JSON text).
+    config_hash: sha256 of the canonical JSON of `config`; trials that differ in the seed alone share it.
+    """
+
+    number: int
+    config: Mapping[str, Any]
+    config_hash: str
+    seed: int
+    params: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSweep:
+    """A sweep as accepted.
+
+    spec: the parsed file as JSON data. source: the file's own text. metric, goal: what ranks its trials.
+    """
+
+    name: str
+    project: str
+    spec: Mapping[str, Any]
+    source: str
+    priority: int
+    metric: str
+    goal: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One accepted sweep file.
+
+    version: grows by one with every write; the compare-and-set guard.
+    wish: what people want of it. slots: trials that it may run at once, as the coordinator allots them.
+    attempt: number of its driver, from 1 at the first start; 0 before it.
+    reason: why it is in this state, in one sentence.
+    """
+
+    id: int
+    name: str
+    project: str
+    user: str
+    state: SweepState
+    version: int
+    wish: Wish
+    priority: int
+    metric: str
+    goal: str
+    spec: Mapping[str, Any]
+    source: str
+    slots: int
+    attempt: int
+    reason: str
+    ray_job_id: str | None
+    mlflow_run_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One configuration with one seed, trained once.
+
+    attempt: how often it was started. failures: how often it failed by its own fault.
+    metrics: last value by name. best: best value of the sweep's metric, with its step.
+    checkpoint_path: directory that `workloads.train(resume_from=...)` takes; None before the first checkpoint.
+    step: last recorded step.
+    """
+
+    id: int
+    sweep_id: int
+    number: int
+    state: TrialState
+    config: Mapping[str, Any]
+    config_hash: str
+    seed: int
+    params: Mapping[str, Scalar]
+    attempt: int
+    failures: int
+    step: int
+    metrics: Mapping[str, float]
+    best: float | None
+    best_step: int | None
+    checkpoint_path: str | None
+    mlflow_run_id: str | None
+    params_count: int | None
+    active_params: int | None
+    flops_per_token: float | None
+    reason: str
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a trial says after some steps. metrics: finite numbers by name. at: when the driver received it."""
+
+    trial_id: int
+    attempt: int
+    step: int
+    metrics: Mapping[str, float]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the audit log: who did what, when, why. trial_id: None where the sweep as a whole is meant."""
+
+    id: int
+    sweep_id: int
+    trial_id: int | None
+    actor: str
+    what: str
+    reason: str
+    at: datetime
+
+
+class Topic(StrEnum):
+    """What an outbox item tells the tracker."""
+
+    SWEEP_STARTED = "sweep_started"
+    TRIAL_STARTED = "trial_started"
+    REPORT = "report"
+    TRIAL_ENDED = "trial_ended"
+    SWEEP_ENDED = "sweep_ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxItem:
+    """Something that the tracker must be told, in order of `id`. payload: JSON data (REPORT: attempt, step, metrics, at)."""
+
+    id: int
+    topic: Topic
+    sweep_id: int
+    trial_id: int | None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Tracking runs that were made: run id by sweep, and by trial."""
+
+    sweeps: Mapping[int, str] = field(default_factory=dict)
+    trials: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a cluster has in all, and what of it is free."""
+
+    cpus: float
+    gpus: float
+    free_cpus: float
+    free_gpus: float
+    nodes: int
+
+
+class DriverStatus(StrEnum):
+    """What the cluster knows of a sweep's driver. No answer is none of these: it raises Unreachable."""
+
+    MISSING = "missing"
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    DIED = "died"
+    STOPPED = "stopped"

@@ -1,0 +1,68 @@
+"""The environment, read once. Nothing else in orch reads `os.environ` for its own configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where orch keeps its state and which services it uses.
+
+    home: state directory: databases, artifacts, logs, token, process ids.
+    database_url: SQLAlchemy URL; SQLite under `home` unless ORCH_DATABASE_URL says otherwise.
+    ray_address: address of an existing cluster's dashboard or GCS; None to start one's own.
+    mlflow_uri: tracking URI of an existing MLflow; None to start one's own.
+    url, token: coordinator to talk to, for clients; None to use the local one.
+    storage: where checkpoints, logs and configs of trials go; reachable from every node of the cluster.
+    """
+
+    home: Path
+    database_url: str
+    ray_address: str | None = None
+    mlflow_uri: str | None = None
+    url: str | None = None
+    token: str | None = None
+    storage: Path
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """ORCH_HOME, ORCH_DATABASE_URL, ORCH_STORAGE, ORCH_URL, ORCH_TOKEN, RAY_ADDRESS, MLFLOW_TRACKING_URI."""
+        home = Path(env.get("ORCH_HOME") or Path.home() / ".orch").expanduser().resolve()
+        return cls(
+            home=home,
+            database_url=env.get("ORCH_DATABASE_URL") or f"sqlite:///{home / 'orch.db'}",
+            ray_address=env.get("RAY_ADDRESS") or None,
+            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
+            url=env.get("ORCH_URL") or None,
+            token=env.get("ORCH_TOKEN") or None,
+            storage=Path(env.get("ORCH_STORAGE") or home / "artifacts").expanduser().resolve(),
+        )
+
+    @property
+    def instance(self) -> str:
+        """Tells this orch's Ray jobs from those of another orch on the same cluster."""
+        return hashlib.sha256(self.database_url.encode()).hexdigest()[:8]
+
+    @property
+    def logs(self) -> Path:
+        """Where the services' own logs go."""
+        return self.home / "logs"
+
+    @property
+    def token_file(self) -> Path:
+        """The API token of the local service, readable by its owner alone."""
+        return self.home / "token"
+
+    @property
+    def run_file(self) -> Path:
+        """Process ids and addresses of what `orch up` started."""
+        return self.home / "run.json"
+
+    def trial_directory(self, sweep_id: int, trial_id: int) -> Path:
+        """Checkpoints, log and resolved config of one trial."""
+        return self.storage / "sweeps" / str(sweep_id) / "trials" / str(trial_id)
