@@ -1,4 +1,4 @@
-"""Everything that may go wrong on purpose. The class says who must act, the message says what, where and how to mend."""
+"""Everything that may go wrong on purpose. The class says who must act; the message what, where and how to mend."""
 
 from __future__ import annotations
 

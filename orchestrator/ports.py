@@ -93,7 +93,7 @@ class TrialStore(Protocol):
         """Record trials that a searcher proposed; a number that exists already is returned as it is."""
 
     def requeue_trials(self, sweep_id: int, *, reason: str, now: datetime) -> list[Trial]:
-        """What a new driver does first: every RUNNING or PAUSED trial becomes PENDING again. Returns all open trials."""
+        """What a new driver does first: RUNNING and PAUSED trials become PENDING again. Returns all open trials."""
 
     def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
         """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
@@ -147,6 +147,9 @@ class Outbox(Protocol):
 
 class Launcher(Protocol):
     """The cluster, as the coordinator sees it. Every call raises Unreachable when the cluster does not answer."""
+
+    def job_id(self, sweep_id: int, attempt: int) -> str:
+        """The fixed id of that attempt's driver."""
 
     def start(self, sweep: Sweep) -> str:
         """Start the sweep's driver and return its job id. Starting the same attempt twice is the same as once."""

@@ -148,7 +148,7 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxItem:
-    """Something that the tracker must be told, in order of `id`. payload: JSON data (REPORT: attempt, step, metrics, at)."""
+    """Something to tell the tracker, in order of `id`. payload: JSON; a REPORT has attempt, step, metrics, at."""
 
     id: int
     topic: Topic

@@ -1,0 +1,142 @@
+"""From a sweep file to its trials. Pure: the same spec gives the same trials, on any machine, in any year."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import BadInput
+from orchestrator.records import NewTrial, Scalar
+from orchestrator.spec.model import Parameter, SweepSpec
+from orchestrator.spec.resolve import Resolved, resolve
+from workloads.config import TrialConfig
+from workloads.errors import ConfigError
+
+MAX_PLANNED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """trials: in the order in which they run; configurations: distinct ones, each trained once with every seed."""
+
+    trials: tuple[NewTrial, ...]
+    configurations: int
+    skipped: int
+    """Draws that equalled an earlier one and were left out."""
+
+
+def make_plan(spec: SweepSpec) -> Plan:
+    """All trials of a grid or random search.
+
+    Seeds are the inner axis, so that the seeds of a configuration stand together. `max_trials` counts trials and
+    keeps seed groups whole.
+
+    Raises:
+        BadInput: the grid has more than 100,000 cells, or a combination of values is no valid configuration.
+    """
+    limit = _configuration_limit(spec)
+    trials: list[NewTrial] = []
+    seen: set[str] = set()
+    skipped = 0
+    for assignment in _assignments(spec):
+        if len(seen) == limit:
+            break
+        resolved = resolve(spec.workload, assignment, lenient=True)
+        config = _complete(resolved)
+        digest = config_hash(config)
+        if digest in seen:
+            skipped += 1
+            continue
+        seen.add(digest)
+        params = {name: as_scalar(value) for name, value in resolved.params.items()}
+        for seed in spec.seeds:
+            trials.append(NewTrial(number=len(trials), config=config, config_hash=digest, seed=seed, params=params))
+    return Plan(tuple(trials), len(seen), skipped)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of a configuration without its seed."""
+    text = json.dumps({k: v for k, v in config.items() if k != "seed"}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_scalar(value: Any) -> Scalar:
+    """A parameter's value as SQL and MLflow take it; a mapping or list becomes compact JSON."""
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value, sort_keys=True)
+
+
+def _configuration_limit(spec: SweepSpec) -> int:
+    cells = math.prod(len(p.choices) for p in spec.parameters.values() if p.choices is not None)
+    if spec.search.max_trials is None:
+        if cells * len(spec.seeds) > MAX_PLANNED:
+            raise BadInput(
+                f"the grid has {cells:,} cells and {len(spec.seeds)} seeds; at most {MAX_PLANNED:,} trials are "
+                "planned. Set `search.max_trials`, or sweep fewer values."
+            )
+        return cells
+    if spec.search.max_trials < len(spec.seeds):
+        raise BadInput(
+            f"search.max_trials ({spec.search.max_trials}) is less than the {len(spec.seeds)} seeds of one "
+            "configuration."
+        )
+    return spec.search.max_trials // len(spec.seeds)
+
+
+def _assignments(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    names = list(spec.parameters)
+    if spec.search.method == "grid":
+        for values in itertools.product(*(spec.parameters[name].choices or () for name in names)):
+            yield dict(zip(names, values, strict=True))
+        return
+    finite = all(parameter.choices is not None for parameter in spec.parameters.values())
+    cells = math.prod(len(p.choices or ()) for p in spec.parameters.values())
+    # A finite space may hold fewer configurations than were asked for: stop once draws only repeat.
+    draws = 50 * cells + 100 if finite else 100 * (spec.search.max_trials or 1)
+    for index in range(draws):
+        # One generator a draw: draw i is the same whatever was drawn, or left out, before it.
+        rng = random.Random(f"{spec.search.seed}/{index}")
+        yield {name: draw(spec.parameters[name], rng) for name in names}
+
+
+def draw(parameter: Parameter, rng: random.Random) -> Any:
+    """One value of a parameter."""
+    choices = parameter.choices
+    if choices is not None:
+        return rng.choices(choices, weights=parameter.probabilities)[0]
+    kind, low, high = parameter.kind, parameter.min, parameter.max
+    if kind in ("normal", "q_normal"):
+        value = rng.gauss(parameter.mu or 0.0, parameter.sigma or 1.0)
+    elif "log" in kind:
+        value = math.exp(rng.uniform(math.log(low), math.log(high)))  # type: ignore[arg-type]
+    elif kind == "int_uniform":
+        return rng.randint(int(low), int(high))  # type: ignore[arg-type]
+    else:
+        value = rng.uniform(low, high)  # type: ignore[arg-type]
+    if kind.startswith("q_"):
+        return _to_step(value, parameter)
+    return min(int(high), max(int(low), round(value))) if kind.startswith("int_") else value  # type: ignore[arg-type]
+
+
+def _to_step(value: float, parameter: Parameter) -> float | int:
+    step = parameter.q or 1
+    value = round(value / step) * step
+    if parameter.min is not None and parameter.max is not None:
+        value = min(math.floor(parameter.max / step) * step, max(math.ceil(parameter.min / step) * step, value))
+    return int(value) if isinstance(step, int) else float(f"{value:.12g}")
+
+
+def _complete(resolved: Resolved) -> dict[str, Any]:
+    """The configuration with every default written out, so that what ran is on record whatever defaults become."""
+    try:
+        config = TrialConfig.parse(resolved.config).document()
+    except ConfigError as error:
+        cell = ", ".join(f"{name} = {value!r}" for name, value in resolved.params.items())
+        raise BadInput(f"with {cell}: {error}") from None
+    del config["seed"]
+    return config

@@ -1,0 +1,142 @@
+"""From the text of a sweep file to a checked SweepSpec, or all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pydantic
+
+from orchestrator.errors import BadInput, Complaint
+from orchestrator.spec.document import Document, parse_document
+from orchestrator.spec.model import Metric, SweepSpec, Words
+from orchestrator.spec.resolve import Assignment, NotApplicable, UnknownParameter, resolve
+from workloads.config import TrialConfig
+from workloads.errors import ConfigError, nearest, problems_of
+from workloads.reported import reported_metrics
+
+
+def load_spec(text: str | bytes, file: str = "sweep.yaml") -> SweepSpec:
+    """Parse and check a sweep file.
+
+    The metric's default is filled in. Every value of every parameter has been tried on the workload, one at a time.
+
+    Raises:
+        BadInput: with all complaints, each with file, line, column and advice.
+    """
+    document = parse_document(text, file)
+    spec = _parsed(document)
+    complaints = [*_base_complaints(spec, document)]
+    if not complaints:
+        complaints = [*_parameter_complaints(spec, document)]
+    if complaints:
+        raise BadInput(complaints)
+    return _with_metric(spec, document)
+
+
+def _parsed(document: Document) -> SweepSpec:
+    if not isinstance(document.data, Mapping):
+        kind = "a list" if isinstance(document.data, list) else "a single value"
+        raise BadInput(
+            [document.complaint((), f"a sweep file is a mapping with `name`, `workload`, ...; this is {kind}")]
+        )
+    try:
+        return SweepSpec.model_validate(document.data)
+    except pydantic.ValidationError as error:
+        problems = problems_of(error, document.data, _known_words())
+        raise BadInput([document.complaint(p.path, p.message, p.hint, at_key=p.at_key) for p in problems]) from None
+
+
+def _base_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
+    """What is wrong with the workload as it stands, before any parameter is set."""
+    try:
+        TrialConfig.parse(spec.workload)
+    except ConfigError as error:
+        for problem in error.problems:
+            path = ("workload", *problem.path)
+            if problem.path[:1] == ("seed",):
+                yield document.complaint(
+                    path, "the seed does not stand in `workload`.", "Use `seeds: [0, 1]` beside it."
+                )
+            elif not _is_swept(problem.path, spec.parameters):
+                yield document.complaint(path, problem.message, problem.hint, at_key=problem.at_key)
+    if "seed" in spec.workload:
+        yield document.complaint(
+            ("workload", "seed"), "the seed does not stand in `workload`.", "Use `seeds:` beside it."
+        )
+
+
+def _is_swept(path: tuple[str | int, ...], parameters: Iterable[str]) -> bool:
+    """A parameter overwrites this place or what holds it, so that the base's value does not matter."""
+    dotted = ".".join(map(str, path))
+    return any(dotted == name or dotted.startswith(f"{name}.") for name in parameters)
+
+
+def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
+    """Each value of each parameter, tried on the workload; a parameter must fit at least one variant of it."""
+    for name, parameter in spec.parameters.items():
+        values = parameter.choices if parameter.choices is not None else _ends(parameter)
+        rejected: UnknownParameter | None = None
+        fitted = False
+        for index, value in enumerate(values):
+            place = ("parameters", name, "values", index) if parameter.values is not None else ("parameters", name)
+            for variant in _variants(spec, name):
+                try:
+                    TrialConfig.parse(resolve(spec.workload, {**variant, name: value}).config)
+                    fitted = True
+                except NotApplicable:
+                    continue
+                except UnknownParameter as error:
+                    rejected = error
+                except ConfigError as error:
+                    mine = [p for p in error.problems if ".".join(map(str, p.path)).startswith(name)] or error.problems[
+                        :1
+                    ]
+                    problem = mine[0]
+                    fitted = True
+                    yield document.complaint(place, f"{name} = {value!r}: {problem.message}", problem.hint)
+                    break
+        if not fitted:
+            known = rejected.known if rejected else ()
+            yield document.complaint(
+                ("parameters", name), f"no workload has a parameter {name!r}.", nearest(name, known), at_key=True
+            )
+
+
+def _variants(spec: SweepSpec, name: str) -> Iterable[Assignment]:
+    """Settings of the structural parameters (names and whole sections) around which `name` is tried."""
+    yield {}
+    for other, parameter in spec.parameters.items():
+        if other != name and parameter.choices is not None and not name.startswith(other + "."):
+            structural = other.endswith(".name") or any(isinstance(v, Mapping | list) for v in parameter.choices)
+            same_branch = name.startswith(other.removesuffix("name").removesuffix("."))
+            if structural and same_branch:
+                yield from ({other: value} for value in parameter.choices)
+        elif other != name and parameter.choices is not None:
+            yield from ({other: value} for value in parameter.choices)
+
+
+def _ends(parameter: Any) -> list[Any]:
+    if parameter.min is not None:
+        return [parameter.min, parameter.max]
+    return [parameter.mu]
+
+
+def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
+    known = reported_metrics(TrialConfig.parse(resolve(spec.workload, {}).config))
+    if spec.metric is None:
+        name, goal = next(iter(known.items()))
+        return spec.model_copy(update={"metric": Metric.model_validate({"name": name, "goal": goal})})
+    if spec.metric.name not in known:
+        message = f"the workload never reports a metric {spec.metric.name!r}."
+        raise BadInput([document.complaint(("metric", "name"), message, nearest(spec.metric.name, known))])
+    return spec
+
+
+def _known_words() -> dict[str, Iterable[str]]:
+    known: dict[str, Iterable[str]] = {"": SweepSpec.model_fields}
+    for name, field in SweepSpec.model_fields.items():
+        for section in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(section, type) and issubclass(section, Words):
+                known[name] = section.model_fields
+    return known

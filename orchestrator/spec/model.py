@@ -1,0 +1,199 @@
+"""The words of the sweep file. Their docstrings and descriptions become the published JSON Schema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Goal = Literal["minimize", "maximize"]
+Distribution = Literal[
+    "uniform",
+    "int_uniform",
+    "q_uniform",
+    "log_uniform_values",
+    "int_log_uniform",
+    "q_log_uniform_values",
+    "normal",
+    "q_normal",
+]
+
+
+class Words(BaseModel):
+    """Base of all sections: unknown keys are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parameter(Words):
+    """One swept name: a fixed `value`, a list of `values`, or a range with `min` and `max`."""
+
+    value: Any = Field(None, description="One fixed value.")
+    values: list[Any] | None = Field(None, min_length=1, description="The values to choose from.")
+    probabilities: list[float] | None = Field(None, description="Chance of each of `values` in a random search.")
+    distribution: Distribution | None = Field(
+        None, description="How a range is drawn; int_uniform between whole numbers and uniform otherwise."
+    )
+    min: float | int | None = Field(None, description="Lower end of a range.")
+    max: float | int | None = Field(None, description="Upper end of a range, included.")
+    mu: float | None = Field(None, description="Mean of a normal distribution.")
+    sigma: float | None = Field(None, gt=0, description="Standard deviation of a normal distribution.")
+    q: float | int | None = Field(None, gt=0, description="Step of the q_ forms: drawn numbers are multiples of it.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        forms = [self.values is not None, "value" in self.model_fields_set, self.is_range]
+        if sum(forms) != 1:
+            raise ValueError("give exactly one of `value`, `values`, or a range (`min` and `max`, or `mu` and `sigma`)")
+        if self.probabilities is not None:
+            if self.values is None or len(self.probabilities) != len(self.values):
+                raise ValueError("`probabilities` needs one number for each of `values`")
+            if min(self.probabilities) < 0 or not math.isclose(sum(self.probabilities), 1.0, abs_tol=1e-6):
+                raise ValueError(f"`probabilities` must be >= 0 and sum to 1, got a sum of {sum(self.probabilities):g}")
+        if self.is_range:
+            self._check_range()
+        return self
+
+    def _check_range(self) -> None:
+        kind = self.kind
+        if kind.endswith("normal") and not kind.startswith(("log", "int_log")) and "uniform" not in kind:
+            if self.mu is None or self.sigma is None:
+                raise ValueError(f"{kind} needs `mu` and `sigma`")
+        else:
+            if self.min is None or self.max is None:
+                raise ValueError(f"{kind} needs `min` and `max`")
+            if self.min >= self.max:
+                raise ValueError(f"`min` ({self.min:g}) must be less than `max` ({self.max:g})")
+            if "log" in kind and self.min <= 0:
+                raise ValueError(f"{kind} needs a `min` above 0, got {self.min:g}")
+            if kind.startswith("int_") and (int(self.min) != self.min or int(self.max) != self.max):
+                raise ValueError(f"{kind} needs whole numbers for `min` and `max`")
+        if kind.startswith("q_") and self.q is None:
+            raise ValueError(f"{kind} needs `q`")
+
+    @property
+    def is_range(self) -> bool:
+        """Drawn from a range rather than chosen from a list."""
+        return any(item is not None for item in (self.min, self.max, self.distribution, self.mu, self.sigma))
+
+    @property
+    def kind(self) -> str:
+        """The distribution, with its default filled in."""
+        if self.distribution:
+            return self.distribution
+        if self.mu is not None:
+            return "normal"
+        return "int_uniform" if isinstance(self.min, int) and isinstance(self.max, int) else "uniform"
+
+    @property
+    def choices(self) -> list[Any] | None:
+        """The finite list of values, or None for a range."""
+        if self.is_range:
+            return None
+        return self.values if self.values is not None else [self.value]
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, list):
+        return {"values": value}
+    return value if isinstance(value, Mapping) else {"value": value}
+
+
+class Metric(Words):
+    """The number that ranks trials."""
+
+    name: str = Field(min_length=1, description="A metric that the task reports, such as val_bpb.")
+    goal: Goal = Field("minimize", description="Whether smaller or larger is better.")
+
+
+class Search(Words):
+    """Which configurations are tried."""
+
+    method: Literal["grid", "random"] = Field("grid", description="grid: every combination. random: independent draws.")
+    max_trials: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="At most so many trials (configurations times seeds); a random search needs it.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the draws; the same file always gives the same trials.")
+
+    @model_validator(mode="after")
+    def _random_is_bounded(self) -> Self:
+        if self.method == "random" and self.max_trials is None:
+            raise ValueError("a random search needs `max_trials`")
+        return self
+
+
+class EarlyTerminate(Words):
+    """When a trial is stopped before its last step."""
+
+    type: Literal["asha", "none"] = Field(description="asha: asynchronous successive halving. none: never.")
+    grace_steps: int = Field(50, ge=1, description="No trial is stopped before this step.")
+    reduction_factor: float = Field(3, gt=1, description="Of the trials at a rung, one in so many goes on.")
+
+
+class Resources(Words):
+    """What one trial takes."""
+
+    workers: int = Field(1, ge=1, description="Processes that train one trial together (data parallel).")
+    cpu: float = Field(1, gt=0, description="CPUs a worker.")
+    gpu: float = Field(0, ge=0, description="GPUs a worker; a fraction shares a GPU. Left out: none.")
+    max_concurrent: int | None = Field(None, ge=1, description="At most so many trials at once.")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"gpu above 1 must be a whole number, got {self.gpu:g}")
+        return self
+
+
+class SweepSpec(Words):
+    """One sweep file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the sweep.")
+    project: str = Field(
+        "default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Sweeps of a project share a leaderboard."
+    )
+    notes: str = Field("", max_length=10_000, description="Why this sweep exists.")
+    workload: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The part of every trial's configuration that is fixed: task, model, training.",
+    )
+    parameters: dict[str, Annotated[Parameter, BeforeValidator(_bare)]] = Field(
+        default_factory=dict, description="What is swept: dotted names into `workload`."
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="Every configuration is trained once with each seed."
+    )
+    metric: Metric | None = Field(None, description="What ranks trials; the task's own metric when left out.")
+    search: Search = Field(default_factory=Search, description="Which configurations are tried.")
+    early_terminate: EarlyTerminate | None = Field(
+        None, description="When a trial is stopped early; never when left out."
+    )
+    resources: Resources = Field(default_factory=Resources, description="What one trial takes.")
+    retries: int = Field(2, ge=0, le=100, description="How often a trial that failed by its own fault starts again.")
+    priority: int = Field(50, ge=0, le=100, description="Sweeps of higher priority run first.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_of_seeds(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("seeds"), int) and not isinstance(data["seeds"], bool):
+            if not 1 <= data["seeds"] <= 1000:
+                raise ValueError(f"`seeds` as a count must lie between 1 and 1000, got {data['seeds']}")
+            return {**data, "seeds": list(range(data["seeds"]))}
+        return data
+
+    @model_validator(mode="after")
+    def _grid_is_finite(self) -> Self:
+        if self.search.method == "grid":
+            ranges = [name for name, parameter in self.parameters.items() if parameter.is_range]
+            if ranges:
+                raise ValueError(
+                    f"a grid needs `values`, but {', '.join(ranges)} is a range; use `search: {{method: random}}`"
+                )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"`seeds` has a seed twice: {self.seeds}")
+        return self

@@ -1,0 +1,20 @@
+"""Which metrics a trial will report, known before it runs. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workloads.config import TrialConfig
+
+ALWAYS: Mapping[str, str] = {
+    "val_loss": "minimize",
+    "train_loss": "minimize",
+    "grad_norm": "minimize",
+    "tokens_per_s": "maximize",
+}
+
+
+def reported_metrics(config: TrialConfig) -> dict[str, str]:
+    """Every metric that ranking or stopping may refer to, with its goal; the task's primary metric first."""
+    task = type(config.task)
+    return {task.metric: task.goal, **getattr(task, "metrics", {}), **ALWAYS}  # type: ignore[attr-defined]
