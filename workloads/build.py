@@ -10,6 +10,7 @@ from workloads.config import TrialConfig
 from workloads.shell import SequenceModel
 from workloads.slots import Feedforward, Mixer, Router
 from workloads.tasks.base import Task
+from workloads.tasks.options import TASKS
 
 
 def build_mixer(name: str, d_model: int, **options: Any) -> Mixer:
@@ -19,7 +20,7 @@ def build_mixer(name: str, d_model: int, **options: Any) -> Mixer:
         ValueError: unknown name, or an option that the mixer does not take.
     """
     method, checked = chosen("mixer", name, options)
-    return method.load()(d_model, checked)  # type: ignore[no-any-return]
+    return method.load()(d_model, checked)
 
 
 def build_router(name: str, d_model: int, num_experts: int, **options: Any) -> Router:
@@ -29,7 +30,7 @@ def build_router(name: str, d_model: int, num_experts: int, **options: Any) -> R
         ValueError: unknown name, or an option that the router does not take.
     """
     method, checked = chosen("router", name, options)
-    return method.load()(d_model, num_experts, checked)  # type: ignore[no-any-return]
+    return method.load()(d_model, num_experts, checked)
 
 
 def build_feedforward(name: str, d_model: int, **options: Any) -> Feedforward:
@@ -39,7 +40,7 @@ def build_feedforward(name: str, d_model: int, **options: Any) -> Feedforward:
         ValueError: unknown name, or an option that the layer does not take.
     """
     method, checked = chosen("feedforward", name, options)
-    return method.load()(d_model, checked)  # type: ignore[no-any-return]
+    return method.load()(d_model, checked)
 
 
 def build_task(name: str, **options: Any) -> Task:
@@ -49,7 +50,7 @@ def build_task(name: str, **options: Any) -> Task:
         ValueError: unknown name, or an option that the task does not take.
     """
     method, checked = chosen("task", name, options)
-    return method.load()(checked)  # type: ignore[no-any-return]
+    return method.load()(checked)
 
 
 def build_model(config: TrialConfig | Mapping[str, Any]) -> SequenceModel:
@@ -59,9 +60,9 @@ def build_model(config: TrialConfig | Mapping[str, Any]) -> SequenceModel:
         ConfigError: the configuration is wrong.
     """
     trial = TrialConfig.parse(config)
-    task = build_task(trial.task.name, **_options(trial.task))
-    return SequenceModel(trial.model, task.signature(trial.training.sequence_length))
+    return SequenceModel(trial.model, task_of(trial).signature(trial.training.sequence_length))
 
 
-def _options(choice: Any) -> dict[str, Any]:
-    return {name: getattr(choice, name) for name in type(choice).__pydantic_fields__ if name != "name"}
+def task_of(trial: TrialConfig) -> Task:
+    """The task of a checked configuration."""
+    return TASKS[trial.task.name].load()(trial.task)

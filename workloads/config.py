@@ -49,6 +49,11 @@ class TrainingConfig:
     compile: bool = option(False, "Run the model through torch.compile.")
     eval_every: int = option(50, "Steps between evaluations; also the steps at which a trial reports.", ge=1)
     checkpoint_every: int | None = option(None, "Steps between checkpoints; at each evaluation when left out.", ge=1)
+    keep_checkpoints: int = option(2, "Newest checkpoints to keep, besides the best.", ge=1)
+    accumulate: int = option(1, "Parts in which a worker computes its share of the batch, to save memory.", ge=1)
+    divergence_factor: float = option(
+        10.0, "The trial has diverged when its training loss is over this many times that of its first report.", gt=1
+    )
 
 
 @options
@@ -76,7 +81,7 @@ class TrialConfig:
 
     def document(self) -> dict[str, Any]:
         """The full configuration as plain data, every default written out; `parse` takes it back."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)
 
 
 def known_keys(document: Any) -> dict[str, Iterable[str]]:

@@ -109,3 +109,31 @@ def _short(value: Any) -> str:
 
 def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
+
+
+class WorkloadError(Exception):
+    """A trial cannot go on, for a reason that its owner can act on."""
+
+
+class TrialDiverged(WorkloadError):
+    """The loss or the gradient left the finite numbers, or the loss ran away.
+
+    step: the training step at which it was seen first; `reason`: what was seen. The last good checkpoint stays.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        self.step = step
+        self.reason = reason
+        super().__init__(f"diverged at step {step}: {reason}. Lower training.lr, or raise training.warmup_steps.")
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        # Exceptions travel between processes pickled by `args`, which here is the whole message
+        return type(self), (self.step, self.reason)
+
+
+class CheckpointError(WorkloadError):
+    """A checkpoint that cannot be used: none there, damaged, or of another model or task."""
+
+
+class DataError(WorkloadError):
+    """Data that are not there or not what they should be; the message tells how to get them."""

@@ -1,0 +1,84 @@
+"""Text corpora by name or path, as bytes, with their checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from workloads.errors import DataError, nearest
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A corpus kept in the repository.
+
+    filename: beside this module. sha256: of the whole file. licence: SPDX name.
+    """
+
+    filename: str
+    sha256: str
+    licence: str
+
+
+FROZEN = {
+    "python_reference": Frozen(
+        "python_reference.txt",
+        "2a95af4ac93f5b719944030ce3769070ddf827d847cba42192afa8da989e5dc4",
+        "PSF-2.0",
+    ),
+}
+
+
+def read_corpus(name: str) -> bytes:
+    """The bytes of a corpus.
+
+    Args:
+        name: a name of `FROZEN`, or the path of a file, or of a folder, whose files are joined in the order of their
+            relative paths with a newline between; hidden files are left out.
+
+    Raises:
+        DataError: neither a known name nor a path that holds text, or a frozen copy that has been changed.
+    """
+    if name in FROZEN:
+        return _frozen(name, FROZEN[name])
+    path = Path(name).expanduser()
+    if path.is_file():
+        data = path.read_bytes()
+    elif path.is_dir():
+        data = b"\n".join(each.read_bytes() for each in _files(path))
+    else:
+        raise DataError(
+            f"corpus {name!r} is neither a known name nor a file or folder on this machine. "
+            f"{nearest(name, FROZEN)} Give a name, or the path of a text file that every worker can read."
+        )
+    if not data:
+        raise DataError(f"corpus {name!r} holds no bytes. Give a file or folder with text in it.")
+    return data
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of a corpus: the fingerprint under which results compare."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _frozen(name: str, entry: Frozen) -> bytes:
+    path = HERE / entry.filename
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"corpus {name!r}: {path} is missing. Restore it: git checkout -- {path}") from None
+    if sha256(data) != entry.sha256:
+        raise DataError(
+            f"corpus {name!r}: {path} has sha256 {sha256(data)[:16]}…, expected {entry.sha256[:16]}…. "
+            f"Losses compare only on equal data; restore it: git checkout -- {path}"
+        )
+    return data
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [p for p in folder.rglob("*") if p.is_file()]
+    visible = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    return sorted(visible, key=lambda p: p.relative_to(folder).as_posix())

@@ -1,0 +1,32 @@
+"""A model's metrics on a task's validation data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workloads.config import TrainingConfig
+from workloads.shell import SequenceModel, module_device
+from workloads.tasks.base import Predict, Task
+
+
+def evaluate(model: SequenceModel, task: Task, training: TrainingConfig) -> dict[str, float]:
+    """The task's metrics, deterministic: evaluation mode, no gradient, float32 outputs; the mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return task.evaluate(predictor(model, training.precision), training.batch_size, training.sequence_length)
+    finally:
+        model.train(was_training)
+
+
+def predictor(model: SequenceModel, precision: str = "float32") -> Predict:
+    """The model as tasks call it: inputs on any device -> outputs in float32 on the model's device."""
+    device = module_device(model)
+
+    def predict(inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return model(inputs.to(device)).logits.float()
+
+    return predict

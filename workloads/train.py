@@ -1,0 +1,337 @@
+"""The training loop: one trial from its configuration to its last metric, step by step, resumable bit for bit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workloads import checkpoint, seeding
+from workloads.build import task_of
+from workloads.config import TrialConfig
+from workloads.distributed import Place
+from workloads.errors import CheckpointError, ConfigError, Problem, TrialDiverged
+from workloads.evaluate import evaluate
+from workloads.optim import build_optimizer, learning_rate
+from workloads.shell import ModelOutput, SequenceModel, count_parameters
+from workloads.slots import for_each_router
+
+Row = dict[str, float | int]
+"""What a trial reports: "step", and numbers by column name."""
+
+
+def train(
+    config: TrialConfig | Mapping[str, Any],
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume_from: str | Path | None = None,
+) -> Iterator[Row]:
+    """Train one trial, lazily: each `next` trains up to the next evaluation. `close()` stops it cleanly.
+
+    Under an initialised torch.distributed every worker calls this with the same arguments; each takes its rows of
+    the global batch, and all yield the same rows. A checkpoint of a row's step is on disk before the row is yielded.
+
+    Args:
+        config: what to train; a sweep's `workload` plus "seed".
+        checkpoint_dir: where checkpoints go; none are written when left out.
+        resume_from: a checkpoint directory; its newest whole checkpoint is taken up, or the start if it holds none.
+
+    Yields:
+        `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
+        `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), `params`, `baseline/<name>`.
+
+    Raises:
+        ConfigError: the configuration is wrong; at the call.
+        CheckpointError: `resume_from` is no directory, or of another model or task; at the call.
+        TrialDiverged: at the step where it was seen; the last good checkpoint stays.
+    """
+    trainer = Trainer(TrialConfig.parse(config))
+    if resume_from is not None:
+        trainer.resume(Path(resume_from))
+    return _rows(trainer, Path(checkpoint_dir) if checkpoint_dir is not None else None)
+
+
+def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
+    training = trainer.trial.training
+    every = training.checkpoint_every or training.eval_every
+    saved = trainer.step
+    if trainer.step == training.steps and trainer.last_row:
+        yield dict(trainer.last_row)
+    try:
+        while trainer.step < training.steps:
+            trainer.train_step()
+            ends = trainer.step == training.steps
+            reports = ends or trainer.step % training.eval_every == 0
+            row = trainer.report() if reports else {}
+            if directory is not None and (ends or trainer.step % every == 0):
+                trainer.save(directory)
+                saved = trainer.step
+            if reports:
+                yield row
+    except GeneratorExit:
+        if directory is not None and saved != trainer.step:
+            trainer.save(directory)
+        raise
+
+
+class Trainer:
+    """One trial in progress: model, optimiser, task, and how far it is.
+
+    step: optimiser steps done.
+    """
+
+    def __init__(self, trial: TrialConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.trial, self.clock = trial, clock
+        self.place = Place.here()
+        self.task = task_of(trial)
+        self.signature = self.task.signature(trial.training.sequence_length)
+        _check_batch(trial, self.place)
+        seeding.seed_everything(trial.seed, "init")
+        self.model = SequenceModel(trial.model, self.signature).to(self.place.device)
+        self.optimizer = build_optimizer(self.model, trial.training)
+        self.runner = self._runner()
+        self.step = 0
+        self.best: float | None = None
+        self.last_row: Row = {}
+        self.constants: Row = {
+            "params": count_parameters(self.model),
+            **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
+        }
+        self._since_report = _Interval(self.place.device)
+        self._first_loss: float | None = None
+
+    def train_step(self) -> None:
+        """One optimiser step on the next global batch.
+
+        Raises:
+            TrialDiverged: loss or gradient is not finite. On a GPU it is noticed at the next report.
+        """
+        started = self.clock()
+        training, step = self.trial.training, self.step + 1
+        # Noise and dropout draw from generators that restart at each step, so that they do not hang on how often
+        # the trial was interrupted, nor on the number of workers before
+        seeding.seed_everything(self.trial.seed, "step", step, self.place.rank)
+        for_each_router(self.model, lambda router: router.set_progress(step - 1, training.steps))
+        loss, auxiliary = self._backward(step)
+        norm = self._clip()
+        rate = learning_rate(step, training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        for_each_router(self.model, lambda router: router.after_step())
+        self.step = step
+        self._since_report.add(step, loss, auxiliary, norm)
+        if self.place.device.type == "cpu":
+            self._check_finite()
+        self._since_report.seconds += self.clock() - started
+
+    def report(self) -> Row:
+        """Evaluate, and begin a new interval. All workers must call it.
+
+        Raises:
+            TrialDiverged: a step since the last report was not finite, or the loss ran away.
+        """
+        started = self.clock()
+        self._check_finite()
+        interval = self._since_report
+        train_loss = float(self.place.mean(interval.loss_sum / interval.steps))
+        # GPU work is asynchronous: the line above waited for it
+        seconds = interval.seconds + self.clock() - started
+        self._check_runaway(train_loss)
+        metrics = evaluate(self.model, self.task, self.trial.training) if self.place.leads else {}
+        row: Row = {
+            "step": self.step,
+            "train_loss": train_loss,
+            **metrics,
+            **_summed_over_layers(interval.auxiliary),
+            "lr": learning_rate(self.step, self.trial.training),
+            "grad_norm": float(interval.norm),
+            "tokens_per_s": interval.timed_steps * self.tokens_a_step / max(seconds, 1e-9),
+            **self.constants,
+        }
+        self.last_row = self.place.from_leader(row)
+        self._since_report = _Interval(self.place.device)
+        return dict(self.last_row)
+
+    @property
+    def tokens_a_step(self) -> int:
+        """Positions in the global batch."""
+        return self.trial.training.batch_size * self.signature.sequence_length
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint of this step; the leader does. All workers must call it."""
+        self._check_finite()
+        value = self.last_row.get(self.task.metric) if self.last_row.get("step") == self.step else None
+        best = value is not None and (self.best is None or _better(value, self.best, self.task.goal))
+        if best:
+            self.best = value
+        if self.place.leads:
+            keep = self.trial.training.keep_checkpoints
+            checkpoint.save(directory, self.step, self.state(), keep=keep, best=best)
+        self.place.from_leader(None)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on. The data have no position: a batch is made from its step."""
+        return {
+            "config": self.trial.document(),
+            "fingerprint": self.task.fingerprint,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "interval": self._since_report.state(),
+            "first_loss": self._first_loss,
+            "best": self.best,
+            "last_row": self.last_row,
+            "rng": checkpoint.rng_state(),
+        }
+
+    def resume(self, directory: Path) -> None:
+        """Take up the newest whole checkpoint; the start where there is none.
+
+        Raises:
+            CheckpointError: no such directory, or a checkpoint of another task, data or model.
+        """
+        path = checkpoint.latest(directory)
+        if path is None:
+            return
+        state = checkpoint.load(path, self.place.device)
+        self._check_same(state, path)
+        self.step, self.best, self.last_row = state["step"], state["best"], state["last_row"]
+        self._first_loss = state["first_loss"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._since_report.load(state["interval"])
+        checkpoint.set_rng_state(state["rng"])
+
+    def _runner(self) -> nn.Module:
+        model = self.place.wrap(self.model)
+        return torch.compile(model) if self.trial.training.compile else model  # type: ignore[return-value]
+
+    def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of this worker's rows of the global batch. Returns the task's loss and the auxiliary ones."""
+        training, task = self.trial.training, self.task
+        whole = task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+        weight = task.weight(whole.targets)
+        mine = whole.rows(*self.place.rows(len(whole)))
+        total = torch.zeros((), device=self.place.device)
+        parts = training.accumulate
+        for part in range(parts):
+            rows = mine.rows(len(mine) * part // parts, len(mine) * (part + 1) // parts)
+            # DDP averages over workers and the parts add up; scored targets may be spread unevenly over both
+            share = task.weight(rows.targets) * self.place.world / weight
+            batch = rows.to(self.place.device)
+            with self._part_context(last=part == parts - 1):
+                with torch.autocast(self.place.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+                    output: ModelOutput = self.runner(batch.inputs)
+                loss = task.loss(output.logits, batch.targets) * share
+                auxiliary = sum(output.losses.values(), torch.zeros_like(loss)) / parts
+                (loss + auxiliary).backward()
+            total += loss.detach()
+        return total, {name: value.detach() for name, value in output.losses.items()}
+
+    def _part_context(self, *, last: bool) -> Any:
+        """Gradients are exchanged once a step, with the last part."""
+        if isinstance(self.runner, nn.parallel.DistributedDataParallel) and not last:
+            return self.runner.no_sync()
+        return nullcontext()
+
+    def _clip(self) -> Tensor:
+        limit = self.trial.training.grad_clip or float("inf")
+        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _check_finite(self) -> None:
+        bad = int(self._since_report.bad_step)
+        if bad:
+            raise TrialDiverged(bad, "the loss or the gradient norm is not finite")
+
+    def _check_runaway(self, train_loss: float) -> None:
+        if self._first_loss is None:
+            self._first_loss = train_loss
+        factor = self.trial.training.divergence_factor
+        if train_loss > factor * max(self._first_loss, 1e-3):
+            reason = f"the training loss is {train_loss:.4g}, over {factor:g} times its first, {self._first_loss:.4g}"
+            raise TrialDiverged(self.step, reason)
+
+    def _check_same(self, state: Mapping[str, Any], path: Path) -> None:
+        mine = self.trial.document()
+        for part in ("task", "model"):
+            if state["config"][part] != mine[part]:
+                raise CheckpointError(
+                    f"checkpoint {path} is of another {part}: {state['config'][part]}, this trial's is {mine[part]}. "
+                    f"Resume with the same {part}, or start without resume_from."
+                )
+        if state["fingerprint"] != self.task.fingerprint:
+            raise CheckpointError(
+                f"checkpoint {path} was trained on data {state['fingerprint'][:16]}…, this trial has "
+                f"{self.task.fingerprint[:16]}…. Bring the same data, or start without resume_from."
+            )
+
+
+class _Interval:
+    """What has gathered since the last report; on the device, because reading a number makes a GPU wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.steps, self.timed_steps, self.seconds = 0, 0, 0.0
+        self.loss_sum = torch.zeros((), device=device)
+        self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self.norm = torch.zeros((), device=device)
+        self.auxiliary: dict[str, Tensor] = {}
+
+    def add(self, step: int, loss: Tensor, auxiliary: dict[str, Tensor], norm: Tensor) -> None:
+        self.steps += 1
+        self.timed_steps += 1
+        self.loss_sum += loss
+        self.norm = norm.detach()
+        self.auxiliary = auxiliary
+        bad = ~(torch.isfinite(loss) & torch.isfinite(self.norm))
+        self.bad_step = torch.where((self.bad_step == 0) & bad, step, self.bad_step)
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "loss_sum": self.loss_sum}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.loss_sum = state["steps"], state["loss_sum"]
+
+
+def _check_batch(trial: TrialConfig, place: Place) -> None:
+    parts = place.world * trial.training.accumulate
+    if trial.training.batch_size < parts:
+        problem = (
+            f"{trial.training.batch_size} sequences cannot be shared by {place.world} workers in "
+            f"{trial.training.accumulate} parts each; expected at least {parts}."
+        )
+        raise ConfigError([Problem(("training", "batch_size"), problem)])
+
+
+def _better(value: float, best: float, goal: str) -> bool:
+    return value < best if goal == "minimize" else value > best
+
+
+def _summed_over_layers(losses: Mapping[str, Tensor]) -> Row:
+    sums: dict[str, float] = {}
+    for key, value in losses.items():
+        name = f"aux/{key.partition('/')[2]}"
+        sums[name] = sums.get(name, 0.0) + float(value)
+    return dict(sums)
+
+
+class _Callable(ModuleType):
+    """Importing this module puts it in place of the function `workloads.train`; called, it is the function."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":
+    from workloads.__main__ import main
+
+    raise SystemExit(main())
