@@ -28,7 +28,17 @@ class Plan:
     trials: tuple[NewTrial, ...]
     configurations: int
     skipped: int
-    """Draws that equalled an earlier one and were left out."""
+    """Cells or draws that came to the configuration of an earlier one and were left out."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the file's author may not have meant."""
+        if not self.skipped:
+            return []
+        return [
+            f"{self.skipped} combinations come to a configuration that is planned already and are left out: a "
+            "parameter changes nothing where the chosen method does not have it"
+        ]
 
 
 def make_plan(spec: SweepSpec) -> Plan:

@@ -126,6 +126,13 @@ class TrialStore(Protocol):
         """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
 
 
+class BoardStore(Protocol):
+    """What ranking reads."""
+
+    def board_trials(self, sweep_ids: Sequence[int]) -> list[Trial]:
+        """Trials of these sweeps that ended with a result (succeeded, stopped), with all their last metrics."""
+
+
 class Outbox(Protocol):
     """What the tracker has yet to be told."""
 

@@ -1,0 +1,104 @@
+"""Use case: rank configurations. Trials that differ in the seed alone are one row; ranking rules are pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+
+from orchestrator.errors import BadInput
+from orchestrator.ports import BoardStore, SweepStore
+from orchestrator.records import Sweep, Trial
+from orchestrator.report import Leaderboard, LeaderboardRow, MetricEstimate
+
+CONFIDENCE = 0.95
+
+
+def leaderboard(
+    sweeps: SweepStore,
+    board: BoardStore,
+    *,
+    project: str | None = None,
+    sweep: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Leaderboard:
+    """The ranked configurations of a project or of one sweep.
+
+    Without either, the project of the newest sweep. Only sweeps with the same metric rank together: that of the newest.
+
+    Raises:
+        NotFound: no such sweep. BadInput: the cursor is none of ours.
+    """
+    if sweep is not None:
+        scope = [sweeps.find_sweep(sweep)]
+    else:
+        newest = sweeps.sweeps(project=project, limit=1)
+        scope = sweeps.sweeps(project=newest[0].project, limit=10_000) if newest else []
+    if not scope:
+        return Leaderboard(project=project, metric=None, goal=None, rows=[], next_cursor=None)
+    metric, goal = scope[0].metric, scope[0].goal
+    comparable = {each.id: each for each in scope if (each.metric, each.goal) == (metric, goal)}
+    trials = [trial for trial in board.board_trials(list(comparable)) if metric in trial.metrics]
+    rows = ranked(trials, comparable, metric, maximize=goal == "maximize")
+    start = _start(cursor)
+    page = rows[start : start + limit]
+    following = str(start + limit) if start + limit < len(rows) else None
+    return Leaderboard(project=scope[0].project, metric=metric, goal=goal, rows=page, next_cursor=following)
+
+
+def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, maximize: bool) -> list[LeaderboardRow]:
+    """Rows by mean of `metric` over seeds; equal means share a rank and stand in order of their first trial."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.config_hash, []).append(trial)
+    scored = [(_row(group, sweeps), min(trial.id for trial in group)) for group in groups.values()]
+    sign = -1.0 if maximize else 1.0
+    scored.sort(key=lambda item: (sign * item[0].metrics[metric].mean, item[1]))
+    rows = [row for row, _ in scored]
+    for place, row in enumerate(rows):
+        tied = place > 0 and row.metrics[metric].mean == rows[place - 1].metrics[metric].mean
+        row.rank = rows[place - 1].rank if tied else place + 1
+    return rows
+
+
+def estimate(values: Sequence[float]) -> MetricEstimate:
+    """Mean with its 95% t-interval over seeds."""
+    n = len(values)
+    mean = fmean(values)
+    if n < 2:
+        return MetricEstimate(mean=mean, low=None, high=None, n=n)
+    half = _t_quantile(n - 1) * stdev(values) / math.sqrt(n)
+    return MetricEstimate(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
+    # One trial a seed, the newest: a configuration that two sweeps share must not count a seed twice.
+    by_seed = {trial.seed: trial for trial in sorted(group, key=lambda trial: trial.id)}
+    chosen = sorted(by_seed.values(), key=lambda trial: trial.id)
+    names = {name for trial in chosen for name in trial.metrics}
+    metrics = {
+        name: estimate([trial.metrics[name] for trial in chosen if name in trial.metrics]) for name in sorted(names)
+    }
+    return LeaderboardRow(
+        rank=0,
+        params=dict(chosen[0].params),
+        metrics=metrics,
+        trial_ids=[trial.id for trial in chosen],
+        sweeps=sorted({sweeps[trial.sweep_id].name for trial in chosen}),
+    )
+
+
+def _t_quantile(degrees: int) -> float:
+    # SciPy takes 0.3 s to import, and only boards of several seeds need it.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
+
+
+def _start(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal():
+        raise BadInput(f"cursor {cursor!r} is not one that a leaderboard gave out; leave it out to start at the top.")
+    return int(cursor)

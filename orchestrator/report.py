@@ -1,0 +1,242 @@
+"""The documents that orch answers with, in JSON: stable names, published by `orch schema --outputs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
+from orchestrator.records import Event, Sweep, Trial
+
+
+class Answer(BaseModel):
+    """Base of all documents."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TrialDocument(Answer):
+    """One trial."""
+
+    trial_id: int
+    sweep_id: int
+    number: int = Field(description="Place in the sweep, from 0.")
+    state: TrialState
+    seed: int
+    params: dict[str, Any] = Field(description="Swept names and their values.")
+    metrics: dict[str, float] = Field(description="Last value of every reported metric.")
+    best: float | None = Field(description="Best value of the sweep's metric.")
+    step: int = Field(description="Last reported step.")
+    steps: int = Field(description="Steps that the trial was to run.")
+    mlflow_run_id: str | None
+    checkpoint_path: str | None
+    attempts: int
+    reason: str = Field(description="Why it is in this state, in one sentence.")
+    params_count: int | None
+    active_params: int | None
+    flops_per_token: float | None
+    started_at: str | None
+    ended_at: str | None
+
+
+class SweepSummary(Answer):
+    """One line of `orch list`."""
+
+    sweep_id: int
+    name: str
+    project: str
+    user: str
+    state: SweepState
+    reason: str
+    priority: int
+    metric: str
+    goal: str
+    trial_states: dict[str, int]
+    created_at: str
+    ended_at: str | None
+
+
+class SweepDocument(SweepSummary):
+    """One sweep with its trials."""
+
+    slots: int = Field(description="Trials that it may run at once.")
+    attempt: int
+    mlflow_run_id: str | None
+    ray_job_id: str | None
+    tracking_backlog: int = Field(description="Facts that the tracker has yet to be told.")
+    trials: list[TrialDocument]
+
+    @property
+    def is_over(self) -> bool:
+        """It has reached an end."""
+        return self.state in SWEEP_ENDS
+
+
+class SweepList(Answer):
+    """Answer of `orch list`."""
+
+    sweeps: list[SweepSummary]
+
+
+class StatusDocument(Answer):
+    """Answer of `orch status`."""
+
+    coordinator_url: str
+    mlflow_url: str | None
+    ray_dashboard_url: str | None
+    version: str
+    sweeps: dict[str, int] = Field(description="Number of sweeps by state.")
+    capacity: dict[str, float] | None = Field(
+        description="CPUs and GPUs of the cluster; null while it does not answer."
+    )
+    tracking_backlog: int
+
+
+class MetricEstimate(Answer):
+    """A metric over the seeds of one configuration. low, high: 95% t-interval of the mean; null with a single seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class LeaderboardRow(Answer):
+    """One configuration."""
+
+    rank: int
+    params: dict[str, Any]
+    metrics: dict[str, MetricEstimate]
+    trial_ids: list[int]
+    sweeps: list[str]
+
+
+class Leaderboard(Answer):
+    """Answer of `orch leaderboard`."""
+
+    project: str | None
+    metric: str | None
+    goal: str | None
+    rows: list[LeaderboardRow]
+    next_cursor: str | None
+
+
+class CheckDocument(Answer):
+    """Answer of `orch validate`."""
+
+    name: str
+    project: str
+    metric: str
+    goal: str
+    trials: int
+    configurations: int
+    seeds: list[int]
+    warnings: list[str]
+
+
+class EventDocument(Answer):
+    """One line of the audit log."""
+
+    event_id: int
+    sweep_id: int
+    trial_id: int | None
+    actor: str
+    what: str
+    reason: str
+    at: str
+
+
+class LogPage(Answer):
+    """A piece of a trial's log. next_offset: where to go on. over: the trial has ended and nothing follows."""
+
+    trial_id: int
+    text: str
+    next_offset: int
+    over: bool
+
+
+def trial_document(trial: Trial) -> TrialDocument:
+    """A trial as others see it."""
+    return TrialDocument(
+        trial_id=trial.id,
+        sweep_id=trial.sweep_id,
+        number=trial.number,
+        state=trial.state,
+        seed=trial.seed,
+        params=dict(trial.params),
+        metrics=dict(trial.metrics),
+        best=trial.best,
+        step=trial.step,
+        steps=int(trial.config.get("training", {}).get("steps", 0)),
+        mlflow_run_id=trial.mlflow_run_id,
+        checkpoint_path=trial.checkpoint_path,
+        attempts=trial.attempt,
+        reason=trial.reason,
+        params_count=trial.params_count,
+        active_params=trial.active_params,
+        flops_per_token=trial.flops_per_token,
+        started_at=_iso(trial.started_at),
+        ended_at=_iso(trial.ended_at),
+    )
+
+
+def sweep_summary(sweep: Sweep, counts: Mapping[TrialState, int]) -> SweepSummary:
+    """A sweep in one line."""
+    return SweepSummary(**_summary(sweep, counts))
+
+
+def sweep_document(sweep: Sweep, trials: Sequence[Trial], tracking_backlog: int) -> SweepDocument:
+    """A sweep with its trials."""
+    counts: dict[TrialState, int] = {}
+    for trial in trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+    return SweepDocument(
+        **_summary(sweep, counts),
+        slots=sweep.slots,
+        attempt=sweep.attempt,
+        mlflow_run_id=sweep.mlflow_run_id,
+        ray_job_id=sweep.ray_job_id,
+        tracking_backlog=tracking_backlog,
+        trials=[trial_document(trial) for trial in trials],
+    )
+
+
+def event_document(event: Event) -> EventDocument:
+    """A line of the audit log."""
+    return EventDocument(
+        event_id=event.id,
+        sweep_id=event.sweep_id,
+        trial_id=event.trial_id,
+        actor=event.actor,
+        what=event.what,
+        reason=event.reason,
+        at=event.at.isoformat(),
+    )
+
+
+def is_over(trial: Trial) -> bool:
+    """The trial has reached an end."""
+    return trial.state in TRIAL_ENDS
+
+
+def _summary(sweep: Sweep, counts: Mapping[TrialState, int]) -> dict[str, Any]:
+    return {
+        "sweep_id": sweep.id,
+        "name": sweep.name,
+        "project": sweep.project,
+        "user": sweep.user,
+        "state": sweep.state,
+        "reason": sweep.reason,
+        "priority": sweep.priority,
+        "metric": sweep.metric,
+        "goal": sweep.goal,
+        "trial_states": {str(state): count for state, count in counts.items()},
+        "created_at": sweep.created_at.isoformat(),
+        "ended_at": _iso(sweep.ended_at),
+    }
+
+
+def _iso(moment: Any) -> str | None:
+    return moment.isoformat() if moment else None

@@ -1,0 +1,192 @@
+"""JSON routes: parse, call one use case, answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from orchestrator import board, control, report
+from orchestrator.errors import BadInput, ExitCode, NotFound, OrchError, Unreachable
+from orchestrator.lifecycle import SweepState
+from orchestrator.records import Capacity
+from orchestrator.submit import check, submit
+from orchestrator.web.auth import bearer
+from orchestrator.web.service import Service
+
+LOG_PAGE_BYTES = 256_000
+
+
+class SweepFile(BaseModel):
+    """A sweep file on its way in. file: the name that messages use."""
+
+    text: str = Field(max_length=1_000_000)
+    file: str = Field("sweep.yaml", max_length=1000)
+    user: str = Field("anonymous", max_length=100)
+
+
+def create_api(service: Service, token: str) -> FastAPI:
+    """The API of one coordinator."""
+    api = FastAPI(title="orch", version=service.version, docs_url="/api/docs", openapi_url="/api/openapi.json")
+    api.include_router(_open_routes(service))
+    api.include_router(_sweep_routes(service), prefix="/api/v1", dependencies=[Depends(bearer(token))])
+    api.include_router(_read_routes(service), prefix="/api/v1", dependencies=[Depends(bearer(token))])
+    api.add_exception_handler(OrchError, _on_error)
+    return api
+
+
+def _open_routes(service: Service) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    def health() -> dict[str, str]:
+        """Alive, and which orch this is. Needs no token."""
+        return {"status": "ok", "version": service.version, "instance": service.instance}
+
+    return routes
+
+
+def _sweep_routes(service: Service) -> APIRouter:
+    routes = APIRouter(tags=["sweeps"])
+    store = service.store
+
+    @routes.post("/sweeps", status_code=201)
+    def submit_sweep(body: SweepFile) -> report.SweepDocument:
+        """Check a sweep file and queue it."""
+        sweep = submit(
+            body.text, body.file, user=body.user, store=store, launcher=service.launcher, clock=service.clock
+        )
+        return report.sweep_document(sweep, store.trials(sweep.id), store.size(sweep.id))
+
+    @routes.post("/check")
+    def check_sweep(body: SweepFile) -> report.CheckDocument:
+        """Check a sweep file; nothing is queued."""
+        accepted = check(body.text, body.file, _capacity(service))
+        return check_document(accepted)
+
+    @routes.get("/sweeps")
+    def list_sweeps(
+        project: str | None = None,
+        state: Annotated[list[SweepState] | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> report.SweepList:
+        """Newest first."""
+        found = store.sweeps(project=project, states=state or (), limit=limit)
+        counts = store.trial_counts([sweep.id for sweep in found])
+        return report.SweepList(sweeps=[report.sweep_summary(sweep, counts.get(sweep.id, {})) for sweep in found])
+
+    @routes.get("/sweeps/{reference}")
+    def show_sweep(reference: str) -> report.SweepDocument:
+        """One sweep, by number or name, with its trials."""
+        sweep = store.find_sweep(reference)
+        return report.sweep_document(sweep, store.trials(sweep.id), store.size(sweep.id))
+
+    @routes.get("/sweeps/{reference}/events")
+    def list_events(reference: str, after: int = 0) -> list[report.EventDocument]:
+        """The audit log of one sweep, oldest first."""
+        sweep = store.find_sweep(reference)
+        return [report.event_document(event) for event in store.events(sweep_id=sweep.id, after=after)]
+
+    @routes.post("/sweeps/{reference}/cancel", status_code=202)
+    def cancel_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
+        """Ask for a sweep's end; finished trials keep their results."""
+        sweep = control.cancel(reference, user=user, store=store, clock=service.clock)
+        return report.sweep_summary(sweep, store.trial_counts([sweep.id]).get(sweep.id, {}))
+
+    return routes
+
+
+def _read_routes(service: Service) -> APIRouter:
+    routes = APIRouter(tags=["results"])
+    store = service.store
+
+    @routes.get("/status")
+    def status() -> report.StatusDocument:
+        """Addresses, version, and what is going on."""
+        capacity = _capacity(service)
+        return report.StatusDocument(
+            coordinator_url=service.coordinator_url,
+            mlflow_url=service.mlflow_url,
+            ray_dashboard_url=service.ray_dashboard_url,
+            version=service.version,
+            sweeps={str(state): count for state, count in store.counts().items()},
+            capacity=_numbers(capacity) if capacity else None,
+            tracking_backlog=store.size(),
+        )
+
+    @routes.get("/trials/{trial_id}")
+    def show_trial(trial_id: int) -> report.TrialDocument:
+        """One trial."""
+        return report.trial_document(store.trial(trial_id))
+
+    @routes.get("/trials/{trial_id}/log")
+    def trial_log(trial_id: int, offset: Annotated[int, Query(ge=0)] = 0) -> report.LogPage:
+        """A piece of what a trial printed, from a byte offset on."""
+        trial = store.trial(trial_id)
+        # The state is read before the file: what a trial wrote before it ended is never cut off.
+        path = service.log_path(trial.sweep_id, trial.id)
+        piece = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(offset)
+                piece = file.read(LOG_PAGE_BYTES)
+        over = report.is_over(trial) and len(piece) < LOG_PAGE_BYTES
+        text = piece.decode("utf-8", errors="replace")
+        return report.LogPage(trial_id=trial.id, text=text, next_offset=offset + len(piece), over=over)
+
+    @routes.get("/leaderboard")
+    def leaderboard(
+        project: str | None = None,
+        sweep: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        cursor: str | None = None,
+    ) -> report.Leaderboard:
+        """Ranked configurations of a project or a sweep."""
+        return board.leaderboard(store, store, project=project, sweep=sweep, limit=limit, cursor=cursor)
+
+    return routes
+
+
+def check_document(accepted: Any) -> report.CheckDocument:
+    """What a checked file would do."""
+    spec, plan = accepted.spec, accepted.plan
+    return report.CheckDocument(
+        name=spec.name,
+        project=spec.project,
+        metric=spec.metric.name,
+        goal=spec.metric.goal,
+        trials=len(plan.trials),
+        configurations=plan.configurations,
+        seeds=spec.seeds,
+        warnings=list(plan.warnings),
+    )
+
+
+def _capacity(service: Service) -> Capacity | None:
+    try:
+        return service.launcher.capacity()
+    except Unreachable:
+        return None
+
+
+def _numbers(capacity: Capacity) -> dict[str, float]:
+    return {
+        "cpus": capacity.cpus,
+        "gpus": capacity.gpus,
+        "free_cpus": capacity.free_cpus,
+        "free_gpus": capacity.free_gpus,
+        "nodes": capacity.nodes,
+    }
+
+
+def _on_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OrchError)
+    code = (
+        404
+        if isinstance(error, NotFound)
+        else {ExitCode.BAD_INPUT: 422, ExitCode.UNREACHABLE: 503}.get(error.exit_code, 500)
+    )
+    complaints = [str(complaint) for complaint in error.complaints] if isinstance(error, BadInput) else [str(error)]
+    return JSONResponse({"error": str(error), "complaints": complaints}, status_code=code)

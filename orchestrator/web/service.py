@@ -1,0 +1,32 @@
+"""What the API works with: ports and addresses, handed in by the wiring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.ports import BoardStore, Clock, Launcher, Outbox, SweepStore, TrialStore
+
+
+class Store(SweepStore, TrialStore, BoardStore, Outbox, Protocol):
+    """Everything that is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One running coordinator, as its API sees it. storage: root of the trials' directories."""
+
+    store: Store
+    launcher: Launcher
+    clock: Clock
+    storage: Path
+    version: str
+    coordinator_url: str
+    mlflow_url: str | None
+    ray_dashboard_url: str | None
+    instance: str
+
+    def log_path(self, sweep_id: int, trial_id: int) -> Path:
+        """A trial's log."""
+        return self.storage / "sweeps" / str(sweep_id) / "trials" / str(trial_id) / "log.txt"
