@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from workloads.catalog import list_feedforwards, list_mixers, list_routers, list_tasks, method
+from workloads.catalog import list_activations, list_feedforwards, list_mixers, list_routers, list_tasks, method
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError
 
@@ -36,6 +36,7 @@ __all__ = [
     "build_model",
     "build_router",
     "build_task",
+    "list_activations",
     "list_feedforwards",
     "list_mixers",
     "list_routers",

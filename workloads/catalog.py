@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workloads.activations.options import ACTIVATIONS
 from workloads.errors import nearest
 from workloads.feedforward.options import FEEDFORWARDS
 from workloads.method import Method
@@ -17,6 +18,7 @@ REGISTRIES: Mapping[str, Mapping[str, Method]] = {
     "mixer": MIXERS,
     "feedforward": FEEDFORWARDS,
     "router": ROUTERS,
+    "activation": ACTIVATIONS,
 }
 
 
@@ -38,6 +40,11 @@ def list_routers() -> list[str]:
 def list_feedforwards() -> list[str]:
     """Names of the feed-forward layers, sorted."""
     return list(FEEDFORWARDS)
+
+
+def list_activations() -> list[str]:
+    """Names of the activations, gates and output rules of the feed-forward layers, sorted."""
+    return list(ACTIVATIONS)
 
 
 def method(name: str) -> Method:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
+from workloads.activations.options import ACTIVATIONS
 from workloads.choice import one_of, one_or_pattern
 from workloads.errors import ConfigError, problems_of
 from workloads.feedforward.options import FEEDFORWARDS
@@ -109,6 +110,7 @@ def _collect(node: Any, path: str, methods: Mapping[str, Method], found: dict[st
         if method:
             found[path] = method.fields
         _collect(node.get("router"), f"{path}.router", ROUTERS, found)
+        _collect(node.get("activation"), f"{path}.activation", ACTIVATIONS, found)
 
 
 def _names(cls: type) -> list[str]:

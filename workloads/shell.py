@@ -69,7 +69,11 @@ class SequenceModel(nn.Module):
         self.config, self.signature = config, signature
         d_model = config.d_model
         self.embed = _input_layer(signature, d_model)
-        self.blocks = nn.ModuleList(_block(config, layer) for layer in range(config.n_layers))
+        blocks = [_block(config, layer) for layer in range(config.n_layers)]
+        self.blocks = nn.ModuleList(blocks)
+        layers = [block.feedforward for block in blocks]
+        for index, layer in enumerate(layers):
+            layer.place(layers, index)
         self.norm = nn.RMSNorm(d_model, eps=NORM_EPS)
         # A bias lets real-valued outputs start from the mean; classes have the softmax, which needs none
         self.head = nn.Linear(d_model, signature.outputs, bias=signature.vocab_size is None)

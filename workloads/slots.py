@@ -5,7 +5,7 @@ Shapes: B batch, T time, D model width, N tokens (= B·T flattened), E experts, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class Routing:
 
     token: [M] int64, 0 <= token < N.
     expert: [M] int64, 0 <= expert < E.
-    weight: [M] float32, the combine weight.
+    weight: [M] float32 (float64 for float64 tokens), the combine weight.
     aux_losses: already weighted scalars, by name.
     stats: scalars, by name (`drop_frac`, `entropy_norm`, ...); detached.
     probs: [N, E] the gate's probabilities where the method has them, for diagnostics.
@@ -98,10 +98,26 @@ class Router(nn.Module):
 
     d_model: int
     num_experts: int
+    active_experts: float = 1.0
+    """Experts that a token is expected to use; the width of experts and counts of active parameters rest on it."""
+    shared_experts: int = 0
+    """The first so many experts serve every token and take no part in the choice."""
+    expert_group: int = 1
+    """Mixture layers in a row that use one set of experts; 0 for all of them."""
 
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Routing:
         """Args: x [N, D]. Returns the plan for these tokens."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def refine(self, x: Tensor, y: Tensor, routing: Routing) -> Tensor:
+        """What the method does to the combined output. Args: x, y [N, D], the layer's input and output."""
+        return y
+
+    def place(self, routers: Sequence[Router], index: int) -> None:
+        """Called once, in depth order, when a model is put together: this is `routers[index]` of its mixture layers.
+
+        Methods that share parameters across depth tie them here and drop what their place leaves without use.
+        """
 
     def set_progress(self, step: int, total_steps: int) -> None:
         """Called by the trainer before each training step; schedules and phases hang here."""
@@ -118,6 +134,12 @@ class Feedforward(nn.Module):
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Tensor:
         """Args: x [B, T, D]. Returns y [B, T, D]; losses and statistics go to `context`."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def place(self, layers: Sequence[Feedforward], index: int) -> None:
+        """Called once, in depth order, when a model is put together: this is `layers[index]`.
+
+        Layers that share parameters across depth tie them here.
+        """
 
 
 def for_each_router(model: nn.Module, act: Callable[[Any], None]) -> None:

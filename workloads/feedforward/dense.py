@@ -1,34 +1,57 @@
-"""Dense feed-forward layers: every token meets every weight. Shapes: B batch, T time, D width, H hidden width."""
+"""Dense feed-forward layers, the baselines of every mixture. Shapes: B batch, T time, D width, H hidden width."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from workloads.feedforward.options.dense import Dense as Options
+from workloads.activations.base import Activation
+from workloads.activations.options import ACTIVATIONS
+from workloads.feedforward.options import dense as options
+from workloads.feedforward.width import default_hidden, expert_hidden, matrix
 from workloads.slots import Feedforward, LayerContext
 
-INIT_STD = 0.02
+
+def build_activation(chosen: object, d_model: int, hidden: int) -> Activation:
+    """The activation that its options name."""
+    activation: Activation = ACTIVATIONS[chosen.name].load()(d_model, hidden, chosen)  # type: ignore[attr-defined]
+    return activation
 
 
-def gated_hidden(d_model: int) -> int:
-    """Hidden width at which a gated MLP has the size of a plain one of four times the width: 8/3 · D, up to 8's."""
-    return -(-8 * d_model // 3 // 8) * 8
+def is_gated(chosen: object) -> bool:
+    """Whether the chosen activation multiplies a second projection."""
+    return build_activation(chosen, 8, 8 * getattr(chosen, "groups", 1)).gated
 
 
 class Dense(Feedforward):
-    """Gated MLP with SiLU: y = W_down (silu(W_gate x) ⊙ W_up x), no biases (arXiv:2002.05202, "SwiGLU")."""
+    """y = (φ(x W_gate) ⊙ x W_up) W_down, or y = φ(x W_up) W_down; no biases (arXiv:2002.05202, eq. 5-6)."""
 
-    def __init__(self, d_model: int, options: Options) -> None:
+    def __init__(self, d_model: int, chosen: options.Dense) -> None:
         super().__init__()
-        self.d_model = d_model
-        hidden = options.hidden or gated_hidden(d_model)
-        self.gate_up = nn.Linear(d_model, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, d_model, bias=False)
-        for linear in (self.gate_up, self.down):
-            nn.init.normal_(linear.weight, std=INIT_STD)
+        hidden = chosen.hidden or default_hidden(d_model, gated=is_gated(chosen.activation))
+        self._build(d_model, hidden, chosen.activation)
+
+    def _build(self, d_model: int, hidden: int, activation: object) -> None:
+        self.d_model, self.hidden = d_model, hidden
+        self.activation = build_activation(activation, d_model, hidden)
+        self.gate = matrix(d_model, hidden) if self.activation.gated else None
+        self.up = matrix(d_model, hidden)
+        self.down = matrix(hidden, d_model)
 
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Tensor:
         """Args: x [B, T, D]. Returns y [B, T, D]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        up = x @ self.up
+        pre = up if self.gate is None else x @ self.gate
+        hidden = self.activation(pre, x) if self.gate is None else self.activation(pre, x) * up
+        if context is not None:
+            context.add(self.activation.losses(pre.flatten(0, -2)), {})
+        return self.activation.finish(hidden @ self.down, x)
+
+
+class DenseMatched(Dense):
+    """The dense layer of equal FLOPs a token or of equal parameters to a mixture."""
+
+    def __init__(self, d_model: int, chosen: options.DenseMatched) -> None:
+        super(Dense, self).__init__()
+        gated = is_gated(chosen.activation)
+        one = chosen.expert_hidden or expert_hidden(d_model, chosen.k, gated=gated)
+        self._build(d_model, one * (chosen.num_experts if chosen.match == "total" else chosen.k), chosen.activation)
