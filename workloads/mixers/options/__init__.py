@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.mixers.options import elementwise, recurrent
+from workloads.mixers.options import attention, elementwise, recurrent
 
-MIXERS = registry((*recurrent.METHODS, *elementwise.METHODS))
+MIXERS = registry((*recurrent.METHODS, *elementwise.METHODS, *attention.METHODS))
