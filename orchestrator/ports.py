@@ -59,16 +59,23 @@ class SweepStore(Protocol):
     ) -> Sweep:
         """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
 
-        QUEUED -> STARTING adds one to `attempt` and writes `slots`. A move to an end closes the trials that are
-        still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason) and fills the outbox.
+        QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
+        back. A move to an end closes the trials that are still open (CANCELLED for a cancelled sweep, FAILED
+        otherwise, with the reason). The outbox is told of starts, and of the ends of what had started.
         Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
         """
 
     def allot(self, sweep_id: int, slots: int, reason: str) -> None:
-        """Change how many trials a started sweep may run at once, and the sentence that says why it waits."""
+        """Change how many trials a started sweep may run at once, and the sentence that says why it waits.
+
+        Writes nothing where nothing changes, or where the sweep has ended.
+        """
 
     def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
-        """Record what people want of a sweep, with its event. A wish for an ended sweep changes nothing."""
+        """Record what people want of a sweep, with its event. A wish for an ended sweep changes nothing.
+
+        Nor does a wish that the sweep has already.
+        """
 
     def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
         """In order of id."""
@@ -105,6 +112,7 @@ class TrialStore(Protocol):
         """Upsert reports by (trial, attempt, step), their summaries, and outbox items, in one transaction.
 
         Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial.
+        Raises ValueError for a metric that is not finite.
         """
 
     def end_trial(
@@ -117,7 +125,7 @@ class TrialStore(Protocol):
         checkpoint_path: str | None = None,
         own_failure: bool = False,
     ) -> Trial:
-        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and outbox item.
+        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
 
         own_failure adds one to `failures`.
         """
@@ -127,10 +135,17 @@ class TrialStore(Protocol):
 
 
 class BoardStore(Protocol):
-    """What ranking reads."""
+    """What the leaderboard is made from."""
 
-    def board_trials(self, sweep_ids: Sequence[int]) -> list[Trial]:
-        """Trials of these sweeps that ended with a result (succeeded, stopped), with all their last metrics."""
+    def board_trials(
+        self,
+        *,
+        project: str | None = None,
+        sweep_id: int | None = None,
+        states: Sequence[TrialState] = (TrialState.SUCCEEDED, TrialState.STOPPED),
+        limit: int = 10_000,
+    ) -> list[Trial]:
+        """Trials in these states that have reported at least once, newest first."""
 
 
 class Outbox(Protocol):

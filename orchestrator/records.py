@@ -50,7 +50,7 @@ class NewSweep:
 class Sweep:
     """One accepted sweep file.
 
-    version: grows by one with every write; the compare-and-set guard.
+    version: grows by one with every write that a decision may rest on; the compare-and-set guard.
     wish: what people want of it. slots: trials that it may run at once, as the coordinator allots them.
     attempt: number of its driver, from 1 at the first start; 0 before it.
     reason: why it is in this state, in one sentence.

@@ -1,0 +1,47 @@
+"""The record: sweeps, trials, reports, events and the outbox, in SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.ports import BoardStore, Outbox, SweepStore, TrialStore
+from orchestrator.store.board import SqlBoard
+from orchestrator.store.database import Database
+from orchestrator.store.outbox import SqlOutbox
+from orchestrator.store.sweeps import SqlSweeps
+from orchestrator.store.trials import SqlTrials
+from orchestrator.store.upgrade import upgrade
+
+__all__ = ["Store", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """All of the record, one part a port; safe to share between threads, not between processes."""
+
+    database: Database
+    sweeps: SweepStore
+    trials: TrialStore
+    outbox: Outbox
+    board: BoardStore
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.database.close()
+
+
+def open_store(url: str) -> Store:
+    """Open the database at a SQLAlchemy URL, making it (mode 0600, with its directory) or upgrading it where needed.
+
+    Raises BadInput for a URL that orch cannot use, Unreachable if the database does not answer, OrchError if a newer
+    orch made it.
+    """
+    upgrade(url)
+    database = Database(url)
+    return Store(
+        database=database,
+        sweeps=SqlSweeps(database),
+        trials=SqlTrials(database),
+        outbox=SqlOutbox(database),
+        board=SqlBoard(database),
+    )

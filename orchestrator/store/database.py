@@ -1,0 +1,135 @@
+"""Connections and transactions, made to mean the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from orchestrator.errors import BadInput, Unreachable
+
+AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
+
+LOCK_WAIT_S = 30  # a backup or an operator's own tool may hold SQLite's write lock for many seconds
+CONNECT_WAIT_S = 10
+SQLITE_OUTAGES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class Database:
+    """One SQL database: `read()` and `write()` give a connection inside a transaction.
+
+    On SQLite a write transaction takes the write lock at its beginning: one that takes it in mid-way fails at once,
+    without waiting, when another process has written since it began.
+    """
+
+    def __init__(self, url: str, *, foreign_keys: bool = True) -> None:
+        self.url = _parse(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(self.url, foreign_keys) if self.is_sqlite else _postgresql_engine(self.url)
+        self._writer = self.engine.execution_options(orch_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads. Raises Unreachable."""
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes: all of it or nothing. Raises Unreachable."""
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if not _is_outage(error):
+                raise
+            raise Unreachable(f"the database {self.url} does not answer: {str(error.orig).strip()}") from error
+
+
+def _is_outage(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database failed, and not the statement."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in SQLITE_OUTAGES
+    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise BadInput(
+            f"the database URL {url!r} is none; write sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
+    if parsed.drivername in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadInput(f"orch keeps its state in SQLite or PostgreSQL; got the database URL {parsed}")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise BadInput(f"the database must be a file, for several processes use it; got {parsed}")
+    return parsed
+
+
+def _sqlite_engine(url: sa.URL, foreign_keys: bool) -> sa.Engine:
+    _make_private_file(Path(str(url.database)))
+    engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it would begin them without the write lock.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: what `submit` accepted must outlive a power cut, which NORMAL does not promise in WAL mode.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN"))
+
+    return engine
+
+
+def _make_private_file(path: Path) -> None:
+    """SQLite gives its -wal and -shm files the rights of the database file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    # pre_ping: a connection that the server or a firewall has cut is replaced before it is used
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S})
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)

@@ -1,0 +1,258 @@
+"""Every SQL statement on sweeps and their events; one method, one transaction."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.errors import NotFound, StaleRow
+from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
+from orchestrator.records import Event, NewSweep, NewTrial, Sweep, Topic
+from orchestrator.store import audit
+from orchestrator.store import schema as t
+from orchestrator.store.database import AnyRow, Database, insert
+from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials
+
+NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
+
+_QUERY = sa.select(t.sweep, t.project.c.name.label("project")).join(t.project)
+
+
+class SqlSweeps:
+    """`ports.SweepStore` on SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_sweep(self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime) -> Sweep:
+        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing."""
+        with self._database.write() as connection:
+            row = {
+                "project_id": _project_id(connection, sweep.project),
+                "name": sweep.name,
+                "submitter": sweep.user,
+                "state": SweepState.QUEUED,
+                "version": 1,
+                "wish": Wish.RUN,
+                "priority": sweep.priority,
+                "metric": sweep.metric,
+                "goal": sweep.goal,
+                "spec": dict(sweep.spec),
+                "source": sweep.source,
+                "slots": 0,
+                "attempt": 0,
+                "reason": "",
+                "created_at": now,
+            }
+            sweep_id = connection.execute(sa.insert(t.sweep).values(row).returning(t.sweep.c.id)).scalar_one()
+            insert_trials(connection, sweep_id, trials)
+            reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
+            audit.write_events(connection, [audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)])
+            return _load_one(connection, sweep_id)
+
+    def sweep(self, sweep_id: int) -> Sweep:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return _load_one(connection, sweep_id)
+
+    def find_sweep(self, reference: str) -> Sweep:
+        """By number, or by name (the newest of that name). Raises NotFound with the nearest names."""
+        # A number that is some sweep's name as well means the number.
+        wanted = [t.sweep.c.id == int(reference)] if reference.isdecimal() else []
+        wanted.append(t.sweep.c.name == reference)
+        with self._database.read() as connection:
+            for condition in wanted:
+                row = connection.execute(_QUERY.where(condition).order_by(t.sweep.c.id.desc()).limit(1)).one_or_none()
+                if row is not None:
+                    return _sweep(row)
+            names = connection.execute(
+                sa.select(t.sweep.c.name).order_by(t.sweep.c.id.desc()).limit(NEAR_NAMES_AMONG)
+            ).scalars()
+            near = difflib.get_close_matches(reference, sorted(set(names)))
+        hint = f"did you mean {' or '.join(near)}?" if near else "`orch list` shows all sweeps"
+        raise NotFound(f"no sweep has the number or name {reference!r}; {hint}")
+
+    def sweeps(self, *, project: str | None = None, states: Sequence[SweepState] = (), limit: int = 100) -> list[Sweep]:
+        """Newest first."""
+        query = _QUERY.order_by(t.sweep.c.id.desc()).limit(limit)
+        if project is not None:
+            query = query.where(t.project.c.name == project)
+        if states:
+            query = query.where(t.sweep.c.state.in_(states))
+        with self._database.read() as connection:
+            return [_sweep(row) for row in connection.execute(query)]
+
+    def open_sweeps(self) -> list[Sweep]:
+        """All that have not ended, by priority (high first), then age."""
+        query = _QUERY.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(
+            t.sweep.c.priority.desc(), t.sweep.c.created_at, t.sweep.c.id
+        )
+        with self._database.read() as connection:
+            return [_sweep(row) for row in connection.execute(query)]
+
+    def move_sweep(
+        self,
+        sweep: Sweep,
+        to: SweepState,
+        *,
+        actor: Actor,
+        reason: str,
+        now: datetime,
+        slots: int | None = None,
+        ray_job_id: str | None = None,
+    ) -> Sweep:
+        """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
+
+        QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
+        back. A move to an end closes the trials that are still open (CANCELLED for a cancelled sweep, FAILED
+        otherwise, with the reason). The outbox is told of starts, and of the ends of what had started.
+        Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
+        """
+        check_sweep_move(sweep.state, to, actor)
+        values = _move_values(sweep, to, reason=reason, now=now, slots=slots, ray_job_id=ray_job_id)
+        guarded = sa.update(t.sweep).where(t.sweep.c.id == sweep.id, t.sweep.c.version == sweep.version)
+        with self._database.write() as connection:
+            if not connection.execute(guarded.values(values)).rowcount:
+                raise _stale(sweep, _load_one(connection, sweep.id), to)
+            events = [audit.event(sweep.id, actor, f"{sweep.state} -> {to}", reason=reason, now=now)]
+            if to in SWEEP_ENDS:
+                events += _close(connection, sweep, to, actor=actor, reason=reason, now=now)
+            elif to is SweepState.STARTING:
+                started = audit.item(Topic.SWEEP_STARTED, sweep.id, attempt=sweep.attempt + 1, at=now.isoformat())
+                audit.write_outbox(connection, [started])
+            audit.write_events(connection, events)
+            return _load_one(connection, sweep.id)
+
+    def allot(self, sweep_id: int, slots: int, reason: str) -> None:
+        """Change how many trials a started sweep may run at once, and the sentence that says why it waits.
+
+        Writes nothing where nothing changes, or where the sweep has ended. Raises NotFound.
+        """
+        seen = self.sweep(sweep_id)
+        if (seen.slots, seen.reason) == (slots, reason):
+            return  # a tick allots to every sweep: most of these calls must not ask for the write lock
+        c = t.sweep.c
+        statement = sa.update(t.sweep).where(c.id == sweep_id, c.state.not_in(SWEEP_ENDS))
+        with self._database.write() as connection:
+            connection.execute(statement.values(slots=slots, reason=reason, version=c.version + 1))
+
+    def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
+        """Record what people want of a sweep, with its event. A wish for an ended sweep changes nothing.
+
+        Nor does a wish that the sweep has already. Raises NotFound.
+        """
+        c = t.sweep.c
+        statement = (
+            sa.update(t.sweep)
+            .where(c.id == sweep_id, c.state.not_in(SWEEP_ENDS), c.wish != wish)
+            .values(wish=wish, version=c.version + 1)
+        )
+        with self._database.write() as connection:
+            if connection.execute(statement).rowcount:
+                asked = audit.event(sweep_id, user, f"asked to {wish}", reason=reason, now=now)
+                audit.write_events(connection, [asked])
+            return _load_one(connection, sweep_id)
+
+    def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
+        """In order of id."""
+        query = sa.select(t.event).where(t.event.c.id > after).order_by(t.event.c.id).limit(limit)
+        if sweep_id is not None:
+            query = query.where(t.event.c.sweep_id == sweep_id)
+        with self._database.read() as connection:
+            return [Event(**row) for row in connection.execute(query).mappings()]
+
+    def counts(self) -> Mapping[SweepState, int]:
+        """Number of sweeps by state, states without any included."""
+        query = sa.select(t.sweep.c.state, sa.func.count().label("number")).group_by(t.sweep.c.state)
+        with self._database.read() as connection:
+            found = {row.state: row.number for row in connection.execute(query)}
+        return {state: found.get(state, 0) for state in SweepState}
+
+    def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
+        """Number of trials by sweep and state; only states that occur."""
+        c = t.trial.c
+        query = sa.select(c.sweep_id, c.state, sa.func.count().label("number")).where(c.sweep_id.in_(sweep_ids))
+        counts: dict[int, dict[TrialState, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+        with self._database.read() as connection:
+            for row in connection.execute(query.group_by(c.sweep_id, c.state)):
+                counts[row.sweep_id][row.state] = row.number
+        return counts
+
+
+def _project_id(connection: sa.Connection, name: str) -> int:
+    connection.execute(insert(connection, t.project).values(name=name).on_conflict_do_nothing())
+    return connection.execute(sa.select(t.project.c.id).where(t.project.c.name == name)).scalar_one()
+
+
+def _move_values(
+    sweep: Sweep, to: SweepState, *, reason: str, now: datetime, slots: int | None, ray_job_id: str | None
+) -> dict[str, Any]:
+    values: dict[str, Any] = {"state": to, "version": sweep.version + 1, "reason": reason}
+    if to is SweepState.STARTING:
+        values |= {"attempt": sweep.attempt + 1, "started_at": sweep.started_at or now}
+    if to not in (SweepState.STARTING, SweepState.RUNNING):
+        values["slots"] = 0
+    elif slots is not None:
+        values["slots"] = slots
+    if to in SWEEP_ENDS:
+        values["ended_at"] = now
+    if ray_job_id is not None:
+        values["ray_job_id"] = ray_job_id
+    return values
+
+
+def _close(
+    connection: sa.Connection, sweep: Sweep, to: SweepState, *, actor: Actor, reason: str, now: datetime
+) -> list[dict[str, Any]]:
+    """End the sweep's open trials and tell the outbox. Returns the events to write."""
+    end = TrialState.CANCELLED if to is SweepState.CANCELLED else TrialState.FAILED
+    rows = lock_trials(connection, sweep.id, OPEN)
+    events = move_trials(connection, rows, end, actor=actor, reason=reason, now=now)
+    items = [ended_item(row, end, reason=reason, now=now) for row in rows if row.attempt]
+    if sweep.attempt:
+        items.append(audit.item(Topic.SWEEP_ENDED, sweep.id, state=to, reason=reason, at=now.isoformat()))
+    audit.write_outbox(connection, items)
+    return events
+
+
+def _load_one(connection: sa.Connection, sweep_id: int) -> Sweep:
+    row = connection.execute(_QUERY.where(t.sweep.c.id == sweep_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no sweep {sweep_id}; `orch list` shows all sweeps with their ids")
+    return _sweep(row)
+
+
+def _stale(seen: Sweep, present: Sweep, to: SweepState) -> StaleRow:
+    return StaleRow(
+        f"sweep {seen.id} was not moved from {seen.state} to {to}: it was seen at version {seen.version} and is now at "
+        f"version {present.version}, {present.state}, with the wish to {present.wish}; read it again and decide anew"
+    )
+
+
+def _sweep(row: AnyRow) -> Sweep:
+    return Sweep(
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        user=row.submitter,
+        state=row.state,
+        version=row.version,
+        wish=row.wish,
+        priority=row.priority,
+        metric=row.metric,
+        goal=row.goal,
+        spec=row.spec,
+        source=row.source,
+        slots=row.slots,
+        attempt=row.attempt,
+        reason=row.reason,
+        ray_job_id=row.ray_job_id,
+        mlflow_run_id=row.mlflow_run_id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,440 @@
+"""Every SQL statement on trials and their reports; one method, one transaction."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.errors import IllegalMove, NotFound
+from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_move
+from orchestrator.records import NewTrial, Report, Scalar, Topic, Trial
+from orchestrator.store import audit
+from orchestrator.store import schema as t
+from orchestrator.store.database import AnyRow, Database, insert
+
+OPEN = tuple(state for state in TrialState if state not in TRIAL_ENDS)
+
+
+class SqlTrials:
+    """`ports.TrialStore` on SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def trial(self, trial_id: int) -> Trial:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return _load_one(connection, trial_id)
+
+    def trials(self, sweep_id: int) -> list[Trial]:
+        """In order of number."""
+        with self._database.read() as connection:
+            found = load_trials(connection, sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id))
+        return sorted(found, key=lambda trial: trial.number)
+
+    def add_trials(self, sweep_id: int, trials: Sequence[NewTrial], *, now: datetime) -> list[Trial]:
+        """Record trials that a searcher proposed; a number that exists already is returned as it is."""
+        numbers = [trial.number for trial in trials]
+        with self._database.write() as connection:
+            _expect_sweep(connection, sweep_id)
+            added = insert_trials(connection, sweep_id, trials)
+            if added:
+                what = f"{len(added)} trials proposed" if len(added) > 1 else f"trial {added[0]} proposed"
+                audit.write_events(
+                    connection, [audit.event(sweep_id, Actor.DRIVER, what, reason="by the searcher", now=now)]
+                )
+            ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id, t.trial.c.number.in_(numbers))
+            by_number = {trial.number: trial for trial in load_trials(connection, ids)}
+        return [by_number[number] for number in numbers]
+
+    def requeue_trials(self, sweep_id: int, *, reason: str, now: datetime) -> list[Trial]:
+        """What a new driver does first: every RUNNING or PAUSED trial becomes PENDING again.
+
+        Returns all open trials.
+        """
+        with self._database.write() as connection:
+            _expect_sweep(connection, sweep_id)
+            interrupted = lock_trials(connection, sweep_id, (TrialState.RUNNING, TrialState.PAUSED))
+            events = move_trials(
+                connection, interrupted, TrialState.PENDING, actor=Actor.DRIVER, reason=reason, now=now
+            )
+            audit.write_events(connection, events)
+            ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id, t.trial.c.state.in_(OPEN))
+            return sorted(load_trials(connection, ids), key=lambda trial: trial.number)
+
+    def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
+        """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
+        with self._database.write() as connection:
+            row = _lock_trial(connection, trial_id)
+            events = move_trials(
+                connection, [row], TrialState.RUNNING, actor=Actor.DRIVER, reason="", now=now, attempt=row.attempt + 1
+            )
+            started = audit.item(
+                Topic.TRIAL_STARTED, row.sweep_id, trial_id, attempt=row.attempt + 1, at=now.isoformat()
+            )
+            audit.write_outbox(connection, [started])
+            audit.write_events(connection, events)
+            return _load_one(connection, trial_id)
+
+    def describe_trial(self, trial_id: int, *, params_count: int, active_params: int, flops_per_token: float) -> None:
+        """Write a trial's size. Raises NotFound."""
+        values = {"params_count": params_count, "active_params": active_params, "flops_per_token": flops_per_token}
+        with self._database.write() as connection:
+            if not connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(values)).rowcount:
+                raise _no_trial(trial_id)
+
+    def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
+        """Upsert reports by (trial, attempt, step), their summaries, and outbox items, in one transaction.
+
+        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial.
+        Raises ValueError for a metric that is not finite, NotFound for a trial that does not exist.
+        """
+        checkpoints = checkpoints or {}
+        if not reports and not checkpoints:
+            return
+        _expect_finite(reports)
+        with self._database.write() as connection:
+            sweeps = _sweeps_of(connection, {report.trial_id for report in reports} | set(checkpoints))
+            fresh = _insert_points(connection, reports)
+            _summarise(connection, fresh, sweeps)
+            _advance(connection, reports)
+            for trial_id, path in sorted(checkpoints.items()):
+                connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(checkpoint_path=path))
+            audit.write_outbox(connection, [_report_item(report, sweeps[report.trial_id].id) for report in fresh])
+
+    def end_trial(
+        self,
+        trial_id: int,
+        state: TrialState,
+        *,
+        reason: str,
+        now: datetime,
+        checkpoint_path: str | None = None,
+        own_failure: bool = False,
+    ) -> Trial:
+        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
+
+        own_failure adds one to `failures`. Raises NotFound, IllegalMove.
+        """
+        if state not in TRIAL_ENDS | {TrialState.PENDING}:
+            raise IllegalMove(f"end_trial moves a trial to an end or back to {TrialState.PENDING}, not to {state}")
+        with self._database.write() as connection:
+            row = _lock_trial(connection, trial_id)
+            changes: dict[str, Any] = {"failures": row.failures + own_failure}
+            if checkpoint_path is not None:
+                changes["checkpoint_path"] = checkpoint_path
+            events = move_trials(connection, [row], state, actor=Actor.DRIVER, reason=reason, now=now, **changes)
+            if state in TRIAL_ENDS:
+                audit.write_outbox(connection, [ended_item(row, state, reason=reason, now=now)])
+            audit.write_events(connection, events)
+            return _load_one(connection, trial_id)
+
+    def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
+        point = t.metric_point.c
+        query = (
+            sa.select(point.step, point.value)
+            .where(point.trial_id == trial_id, point.name == metric)
+            .order_by(point.attempt)
+        )
+        with self._database.read() as connection:
+            latest: dict[int, float] = {row.step: row.value for row in connection.execute(query)}
+        return sorted(latest.items())
+
+
+def insert_trials(connection: sa.Connection, sweep_id: int, trials: Sequence[NewTrial]) -> list[int]:
+    """Insert PENDING trials whose numbers are new in the sweep. Returns the numbers inserted."""
+    if not trials:
+        return []
+    statement = insert(connection, t.trial).on_conflict_do_nothing(index_elements=["sweep_id", "number"])
+    rows = connection.execute(
+        statement.returning(t.trial.c.id, t.trial.c.number), [_trial_row(sweep_id, n) for n in trials]
+    )
+    ids = {row.number: row.id for row in rows}
+    params = [
+        {"trial_id": ids[trial.number], "name": name, **_param_value(value)}
+        for trial in trials
+        if trial.number in ids
+        for name, value in trial.params.items()
+    ]
+    if params:
+        connection.execute(sa.insert(t.trial_param), params)
+    return sorted(ids)
+
+
+def load_trials(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> list[Trial]:
+    """The trials that a subquery selects, with params and metrics, in no promised order: three statements in all."""
+    rows = connection.execute(
+        sa.select(t.trial, t.sweep.c.metric.label("ranking")).join(t.sweep).where(t.trial.c.id.in_(ids))
+    ).all()
+    params: dict[int, dict[str, Scalar]] = defaultdict(dict)
+    for row in connection.execute(
+        sa.select(t.trial_param).where(t.trial_param.c.trial_id.in_(ids)).order_by(t.trial_param.c.name)
+    ):
+        params[row.trial_id][row.name] = row.text if row.is_text else json.loads(row.text)
+    metrics: dict[int, dict[str, AnyRow]] = defaultdict(dict)
+    for row in connection.execute(
+        sa.select(t.trial_metric).where(t.trial_metric.c.trial_id.in_(ids)).order_by(t.trial_metric.c.name)
+    ):
+        metrics[row.trial_id][row.name] = row
+    return [_trial(row, params[row.id], metrics[row.id]) for row in rows]
+
+
+def lock_trials(connection: sa.Connection, sweep_id: int, states: Sequence[TrialState]) -> Sequence[AnyRow]:
+    """The sweep's trials in these states; nobody else can move them before this transaction ends."""
+    query = sa.select(t.trial).where(t.trial.c.sweep_id == sweep_id, t.trial.c.state.in_(states))
+    return connection.execute(query.order_by(t.trial.c.id).with_for_update(key_share=True)).all()
+
+
+def move_trials(
+    connection: sa.Connection,
+    rows: Sequence[AnyRow],
+    to: TrialState,
+    *,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+    **changes: Any,
+) -> list[dict[str, Any]]:
+    """Move locked trials, writing `changes` into each. Returns the events to write. Raises IllegalMove."""
+    for row in rows:
+        check_trial_move(row.state, to, actor)
+    values = {"state": to, "reason": reason, "ended_at": now if to in TRIAL_ENDS else None, **changes}
+    if to is TrialState.RUNNING:
+        values["started_at"] = sa.func.coalesce(t.trial.c.started_at, sa.bindparam("now", now, t.UtcTime))
+    if rows:
+        connection.execute(sa.update(t.trial).where(t.trial.c.id.in_([row.id for row in rows])).values(values))
+    return [
+        audit.event(row.sweep_id, actor, f"{row.state} -> {to}", reason=reason, now=now, trial_id=row.id)
+        for row in rows
+    ]
+
+
+def ended_item(row: AnyRow, state: TrialState, *, reason: str, now: datetime) -> dict[str, Any]:
+    """The outbox item for a trial's end."""
+    return audit.item(
+        Topic.TRIAL_ENDED,
+        row.sweep_id,
+        row.id,
+        state=state,
+        attempt=row.attempt,
+        reason=reason,
+        at=now.isoformat(),
+    )
+
+
+def _trial_row(sweep_id: int, trial: NewTrial) -> dict[str, Any]:
+    return {
+        "sweep_id": sweep_id,
+        "number": trial.number,
+        "state": TrialState.PENDING,
+        "config": dict(trial.config),
+        "config_hash": trial.config_hash,
+        "seed": trial.seed,
+        "attempt": 0,
+        "failures": 0,
+        "step": 0,
+        "step_attempt": 0,
+        "reason": "",
+    }
+
+
+def _param_value(value: Scalar) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"is_text": True, "text": value, "number": None}
+    is_number = value is not None and not isinstance(value, bool) and not math.isnan(value)
+    return {"is_text": False, "text": json.dumps(value), "number": value if is_number else None}
+
+
+def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyRow]) -> Trial:
+    ranking = metrics.get(row.ranking)
+    return Trial(
+        id=row.id,
+        sweep_id=row.sweep_id,
+        number=row.number,
+        state=row.state,
+        config=row.config,
+        config_hash=row.config_hash,
+        seed=row.seed,
+        params=params,
+        attempt=row.attempt,
+        failures=row.failures,
+        step=row.step,
+        metrics={name: metric.last for name, metric in metrics.items()},
+        best=ranking.best if ranking else None,
+        best_step=ranking.best_step if ranking else None,
+        checkpoint_path=row.checkpoint_path,
+        mlflow_run_id=row.mlflow_run_id,
+        params_count=row.params_count,
+        active_params=row.active_params,
+        flops_per_token=row.flops_per_token,
+        reason=row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _load_one(connection: sa.Connection, trial_id: int) -> Trial:
+    found = load_trials(connection, sa.select(t.trial.c.id).where(t.trial.c.id == trial_id))
+    if not found:
+        raise _no_trial(trial_id)
+    return found[0]
+
+
+def _lock_trial(connection: sa.Connection, trial_id: int) -> AnyRow:
+    query = sa.select(t.trial).where(t.trial.c.id == trial_id).with_for_update(key_share=True)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise _no_trial(trial_id)
+    return row
+
+
+def _no_trial(trial_id: int) -> NotFound:
+    return NotFound(f"no trial {trial_id}; `orch show SWEEP` lists a sweep's trials with their ids")
+
+
+def _expect_sweep(connection: sa.Connection, sweep_id: int) -> None:
+    if connection.execute(sa.select(t.sweep.c.id).where(t.sweep.c.id == sweep_id)).one_or_none() is None:
+        raise NotFound(f"no sweep {sweep_id}; `orch list` shows all sweeps with their ids")
+
+
+def _expect_finite(reports: Sequence[Report]) -> None:
+    for report in reports:
+        for name, value in report.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"metric {name!r} of trial {report.trial_id} at step {report.step} is {value}; "
+                    "the store takes finite numbers: leave the others out before recording"
+                )
+
+
+def _sweeps_of(connection: sa.Connection, trial_ids: set[int]) -> dict[int, AnyRow]:
+    query = sa.select(t.trial.c.id.label("trial_id"), t.sweep.c.id, t.sweep.c.metric, t.sweep.c.goal).join(t.sweep)
+    rows = connection.execute(query.where(t.trial.c.id.in_(trial_ids)))
+    sweeps = {row.trial_id: row for row in rows}
+    for trial_id in sorted(trial_ids - sweeps.keys()):
+        raise _no_trial(trial_id)
+    return sweeps
+
+
+def _insert_points(connection: sa.Connection, reports: Sequence[Report]) -> list[Report]:
+    """Insert what is not there yet. Returns the reports reduced to the metrics that were new, empty ones left out."""
+    points = [
+        {
+            "trial_id": report.trial_id,
+            "name": name,
+            "attempt": report.attempt,
+            "step": report.step,
+            "value": float(value),
+            "at": report.at,
+        }
+        for report in reports
+        for name, value in report.metrics.items()
+    ]
+    if not points:
+        return []
+    c = t.metric_point.c
+    statement = insert(connection, t.metric_point).on_conflict_do_nothing()
+    inserted = {
+        tuple(row) for row in connection.execute(statement.returning(c.trial_id, c.attempt, c.step, c.name), points)
+    }
+    fresh: list[Report] = []
+    for report in reports:
+        new: dict[str, float] = {}
+        for name, value in report.metrics.items():
+            key = (report.trial_id, report.attempt, report.step, name)
+            if key in inserted:
+                inserted.remove(key)  # a batch may hold one report twice
+                new[name] = float(value)
+        if new:
+            fresh.append(
+                Report(trial_id=report.trial_id, attempt=report.attempt, step=report.step, metrics=new, at=report.at)
+            )
+    return fresh
+
+
+def _summarise(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[int, AnyRow]) -> None:
+    """Bring `trial_metric` up to date: last by (attempt, step); best by the goal, the first of equals."""
+    rows: dict[bool, dict[tuple[int, str], dict[str, Any]]] = {False: {}, True: {}}
+    for report in fresh:
+        sweep = sweeps[report.trial_id]
+        for name, value in report.metrics.items():
+            maximize = name == sweep.metric and sweep.goal == "maximize"
+            new = {
+                "trial_id": report.trial_id,
+                "name": name,
+                "last": value,
+                "last_attempt": report.attempt,
+                "last_step": report.step,
+                "best": value,
+                "best_step": report.step,
+            }
+            key = (report.trial_id, name)
+            rows[maximize][key] = _merged(rows[maximize].get(key), new, maximize)
+    for maximize, summaries in rows.items():
+        if summaries:
+            connection.execute(_upsert_summary(connection, maximize), [summaries[key] for key in sorted(summaries)])
+
+
+def _merged(old: dict[str, Any] | None, new: dict[str, Any], maximize: bool) -> dict[str, Any]:
+    if old is None:
+        return new
+    sign = -1 if maximize else 1
+    last = max(old, new, key=lambda row: (row["last_attempt"], row["last_step"]))
+    best = min(old, new, key=lambda row: (sign * row["best"], row["best_step"]))
+    return {**last, "best": best["best"], "best_step": best["best_step"]}
+
+
+def _upsert_summary(connection: sa.Connection, maximize: bool) -> sa.Executable:
+    statement = insert(connection, t.trial_metric)
+    old, new = t.trial_metric.c, statement.excluded
+    newer = sa.tuple_(new.last_attempt, new.last_step) > sa.tuple_(old.last_attempt, old.last_step)
+    better = sa.or_(
+        new.best > old.best if maximize else new.best < old.best,
+        sa.and_(new.best == old.best, new.best_step < old.best_step),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=["trial_id", "name"],
+        set_={
+            **{name: sa.case((newer, new[name]), else_=old[name]) for name in ("last", "last_attempt", "last_step")},
+            **{name: sa.case((better, new[name]), else_=old[name]) for name in ("best", "best_step")},
+        },
+    )
+
+
+def _advance(connection: sa.Connection, reports: Sequence[Report]) -> None:
+    """Bring `trial.step` up to date: the last step of the latest attempt."""
+    latest: dict[int, tuple[int, int]] = {}
+    for report in reports:
+        latest[report.trial_id] = max(latest.get(report.trial_id, (0, 0)), (report.attempt, report.step))
+    c = t.trial.c
+    statement = (
+        sa.update(t.trial)
+        .where(
+            c.id == sa.bindparam("of"),
+            sa.tuple_(c.step_attempt, c.step) < sa.tuple_(sa.bindparam("attempt_"), sa.bindparam("step_")),
+        )
+        .values(step_attempt=sa.bindparam("attempt_"), step=sa.bindparam("step_"))
+    )
+    if latest:
+        connection.execute(
+            statement, [{"of": i, "attempt_": attempt, "step_": step} for i, (attempt, step) in sorted(latest.items())]
+        )
+
+
+def _report_item(report: Report, sweep_id: int) -> dict[str, Any]:
+    return audit.item(
+        Topic.REPORT,
+        sweep_id,
+        report.trial_id,
+        attempt=report.attempt,
+        step=report.step,
+        metrics=dict(report.metrics),
+        at=report.at.isoformat(),
+    )
