@@ -45,7 +45,15 @@ class TrainingConfig:
     warmup_steps: int = option(20, "Steps of linear warm-up.", ge=0)
     schedule: Literal["constant", "cosine", "trapezoid"] = option("cosine", "Learning rate after the warm-up.")
     grad_clip: float = option(1.0, "Largest global gradient norm; 0 for none.", ge=0)
-    optimizer: Literal["adamw"] = option("adamw", "Optimiser.")
+    optimizer: Literal["adamw", "sophia", "grams"] = option(
+        "adamw",
+        "AdamW; Sophia-G (arXiv:2305.14342), whose best learning rate is about 0.8 of AdamW's; Grams "
+        "(arXiv:2412.17107).",
+        sweep=["adamw", "sophia", "grams"],
+    )
+    ema_decay: float | None = option(
+        None, "Evaluate an exponential moving average of the weights with this decay.", gt=0, lt=1, sweep=[0.99, 0.999]
+    )
     precision: Literal["float32", "bf16"] = option("float32", "Arithmetic of forward and backward.")
     compile: bool = option(False, "Run the model through torch.compile.")
     eval_every: int = option(50, "Steps between evaluations; also the steps at which a trial reports.", ge=1)

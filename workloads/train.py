@@ -20,8 +20,11 @@ from workloads.distributed import Place
 from workloads.errors import CheckpointError, ConfigError, Problem, TrialDiverged
 from workloads.evaluate import evaluate
 from workloads.optim import build_optimizer, learning_rate
+from workloads.optim.ema import WeightAverage
+from workloads.optim.sophia import Sophia
 from workloads.shell import ModelOutput, SequenceModel, count_parameters
 from workloads.slots import for_each_router
+from workloads.tasks.base import Batch
 
 Row = dict[str, float | int]
 """What a trial reports: "step", and numbers by column name."""
@@ -96,6 +99,8 @@ class Trainer:
         seeding.seed_everything(trial.seed, "init")
         self.model = SequenceModel(trial.model, self.signature).to(self.place.device)
         self.optimizer = build_optimizer(self.model, trial.training)
+        decay = trial.training.ema_decay
+        self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.runner = self._runner()
         self.step = 0
         self.best: float | None = None
@@ -119,7 +124,9 @@ class Trainer:
         # the trial was interrupted, nor on the number of workers before
         seeding.seed_everything(self.trial.seed, "step", step, self.place.rank)
         for_each_router(self.model, lambda router: router.set_progress(step - 1, training.steps))
-        loss, auxiliary = self._backward(step)
+        if isinstance(self.optimizer, Sophia) and self.step % self.optimizer.curvature_every == 0:
+            self._estimate_curvature(self.optimizer, step)
+        loss, auxiliary = self._backward(step, self.task.loss)
         norm = self._clip()
         rate = learning_rate(step, training)
         for group in self.optimizer.param_groups:
@@ -127,6 +134,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for_each_router(self.model, lambda router: router.after_step())
+        if self.average is not None:
+            self.average.update()
         self.step = step
         self._since_report.add(step, loss, auxiliary, norm)
         if self.place.device.type == "cpu":
@@ -146,7 +155,7 @@ class Trainer:
         # GPU work is asynchronous: the line above waited for it
         seconds = interval.seconds + self.clock() - started
         self._check_runaway(train_loss)
-        metrics = evaluate(self.model, self.task, self.trial.training) if self.place.leads else {}
+        metrics = self._evaluate() if self.place.leads else {}
         row: Row = {
             "step": self.step,
             "train_loss": train_loss,
@@ -186,6 +195,7 @@ class Trainer:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state() if self.average is not None else None,
             "interval": self._since_report.state(),
             "first_loss": self._first_loss,
             "best": self.best,
@@ -208,6 +218,8 @@ class Trainer:
         self._first_loss = state["first_loss"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load(state["average"])
         self._since_report.load(state["interval"])
         checkpoint.set_rng_state(state["rng"])
 
@@ -215,10 +227,30 @@ class Trainer:
         model = self.place.wrap(self.model)
         return torch.compile(model) if self.trial.training.compile else model  # type: ignore[return-value]
 
-    def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _evaluate(self) -> dict[str, float]:
+        with self.average.in_place() if self.average is not None else nullcontext():
+            return evaluate(self.model, self.task, self.trial.training)
+
+    def _estimate_curvature(self, optimizer: Sophia, step: int) -> None:
+        """The Gauss-Newton-Bartlett estimate: the gradient on targets that the model draws itself."""
+
+        def own_loss(output: Tensor, targets: Tensor) -> Tensor:
+            return self.task.loss(output, self.task.sample_targets(output.detach(), targets))
+
+        self._backward(step, own_loss, auxiliary=False)
+        optimizer.update_curvature(self.task.weight(self._global_batch(step).targets))
+        optimizer.zero_grad(set_to_none=True)
+
+    def _global_batch(self, step: int) -> Batch:
+        training = self.trial.training
+        return self.task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+
+    def _backward(
+        self, step: int, loss_of: Callable[[Tensor, Tensor], Tensor], *, auxiliary: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of this worker's rows of the global batch. Returns the task's loss and the auxiliary ones."""
         training, task = self.trial.training, self.task
-        whole = task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+        whole = self._global_batch(step)
         weight = task.weight(whole.targets)
         mine = whole.rows(*self.place.rows(len(whole)))
         total = torch.zeros((), device=self.place.device)
@@ -231,9 +263,10 @@ class Trainer:
             with self._part_context(last=part == parts - 1):
                 with torch.autocast(self.place.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
                     output: ModelOutput = self.runner(batch.inputs)
-                loss = task.loss(output.logits, batch.targets) * share
-                auxiliary = sum(output.losses.values(), torch.zeros_like(loss)) / parts
-                (loss + auxiliary).backward()
+                loss = loss_of(output.logits, batch.targets) * share
+                # Kept in the graph at weight 0, since DDP waits for the gradient of whatever the output holds
+                weight_of_others = 1 / parts if auxiliary else 0.0
+                (loss + sum(output.losses.values(), torch.zeros_like(loss)) * weight_of_others).backward()
             total += loss.detach()
         return total, {name: value.detach() for name, value in output.losses.items()}
 

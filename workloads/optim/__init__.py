@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from workloads.config import TrainingConfig
+from workloads.optim.grams import Grams
+from workloads.optim.sophia import Sophia
 
 BETAS = (0.9, 0.95)
 FINAL_FRACTION = 0.1
@@ -19,6 +21,10 @@ COOLDOWN = 0.2
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser of a trial, at its peak learning rate."""
     groups = decay_groups(model, training.weight_decay)
+    if training.optimizer == "sophia":
+        return Sophia(groups, lr=training.lr)
+    if training.optimizer == "grams":
+        return Grams(groups, lr=training.lr, betas=BETAS)
     return torch.optim.AdamW(groups, lr=training.lr, betas=BETAS, fused=True)
 
 

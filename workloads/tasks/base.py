@@ -126,6 +126,18 @@ class Task:
             return F.mse_loss(output.float(), targets)
         return F.cross_entropy(output.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE)
 
+    def sample_targets(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Targets drawn from the distribution whose negative log-likelihood `loss` is, for curvature estimates.
+
+        Classes: one draw from the softmax where `targets` is scored. Real targets: squared error is the likelihood of
+        a Gaussian of variance 1/2 about the output. A task with a loss of its own has its own draw.
+        """
+        if targets.is_floating_point():
+            return output.float() + torch.randn_like(targets) * 0.5**0.5
+        probabilities = output.float().softmax(-1)
+        drawn = torch.multinomial(probabilities.flatten(0, -2), 1).view_as(targets)
+        return torch.where(targets == IGNORE, targets, drawn)
+
     def evaluate(self, model: Predict, batch_size: int, sequence_length: int) -> dict[str, float]:
         """Metrics on the whole validation data."""
         loss_sum, right, count = 0.0, 0, 0
