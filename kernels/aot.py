@@ -12,7 +12,8 @@ class AotSpec:
     Attributes:
         name: what the report calls it, e.g. "linear_scan.forward fp32".
         kernel: the function under ``@triton.jit``.
-        types: argument name -> Triton type, "*fp32" for a pointer, "i32" or "fp32" for a scalar; not the constexprs.
+        types: argument name -> Triton type, "*fp32" for a pointer, "i32" or "fp32" for a scalar, "i32:16" for one that
+            is a multiple of 16, as the launcher finds it; not the constexprs.
         constexprs: the arguments marked ``tl.constexpr``, with the values of a launch.
         num_warps: as at the launch.
         num_stages: as at the launch.

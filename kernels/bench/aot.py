@@ -17,11 +17,17 @@ from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, CompiledKernel
 
 from kernels.aot import AotSpec
 
-KERNEL_MODULES: tuple[str, ...] = ()
+KERNEL_MODULES: tuple[str, ...] = (
+    "kernels.moe_route.triton_impl",
+    "kernels.moe_dispatch.triton_impl",
+    "kernels.grouped_mm.triton_impl",
+    "kernels.fused_glu_mlp.triton_impl",
+)
 """The modules whose ``AOT_SPECS`` are compiled; a new Triton file is listed here."""
 
 MAX_SPILL_BYTES = 0
@@ -71,9 +77,10 @@ def _source(spec: AotSpec) -> ASTSource:
     unknown = (set(spec.types) | set(spec.constexprs)) ^ set(names)
     if unknown:
         raise ValueError(f"{spec.name}: types and constexprs must name each argument once; check {sorted(unknown)}")
-    signature = {name: "constexpr" if name in spec.constexprs else spec.types[name] for name in names}
+    types = {name: "constexpr" if name in spec.constexprs else spec.types[name] for name in names}
+    signature = {name: kind.removesuffix(":16") for name, kind in types.items()}
     # torch aligns its allocations, and the launcher tells the compiler so; without this the code is another one
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if re.match(r"\*|.*:16$", kind)}
     return ASTSource(
         fn=spec.kernel,
         signature=signature,
@@ -88,7 +95,7 @@ def _nvidia_registers(compiled: CompiledKernel, chip: Chip) -> tuple[int, int]:
         ptx = Path(folder) / "kernel.ptx"
         ptx.write_text(compiled.asm["ptx"])
         arch = re.search(r"^\.target (\S+?),?\s*$", compiled.asm["ptx"], re.MULTILINE)
-        command = [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch[1] if arch else chip.name}", str(ptx)]
+        command = [get_ptxas(chip.target.arch).path, "-v", f"--gpu-name={arch[1] if arch else chip.name}", str(ptx)]
         told = subprocess.run([*command, "-o", str(ptx.with_suffix(".o"))], capture_output=True, text=True, check=True)
     text = told.stderr + told.stdout
     spills = [int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", text)]
