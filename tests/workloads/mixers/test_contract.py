@@ -11,7 +11,14 @@ from workloads import build_mixer, list_mixers
 from workloads.slots import Mixer, tensors_of
 
 WIDTH = 16
-VARIANTS = [
+VARIANTS: list[tuple[str, dict[str, object]]] = [
+    ("deer_gru", {"jacobian": "diagonal"}),
+    ("deer_gru", {"max_iterations": 1}),
+    ("hippo_legs", {"signals": 2, "memory_size": 5, "hidden_size": 7}),
+    ("indrnn", {"activation": "identity"}),
+    ("low_rank_gru", {"diagonal": True, "tied": True}),
+    ("low_rank_lstm", {"diagonal": True, "hidden_size": 12}),
+    ("slstm", {"num_heads": 1, "conv_width": 0, "recurrence": "uniform"}),
     ("attention", {"num_kv_heads": 2, "qk_norm": True}),
     ("griffin", {"window": 3}),
     ("gru", {"reset": "before", "hidden_size": 6}),

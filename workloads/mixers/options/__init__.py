@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.mixers.options import attention, elementwise, recurrent
+from workloads.mixers.options import attention, elementwise, memory, recurrent
 
-MIXERS = registry((*recurrent.METHODS, *elementwise.METHODS, *attention.METHODS))
+MIXERS = registry((*recurrent.METHODS, *elementwise.METHODS, *attention.METHODS, *memory.METHODS))

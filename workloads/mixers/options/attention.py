@@ -39,8 +39,6 @@ class LocalAttention:
 
 
 METHODS = (
-    Method(
-        Attention, "workloads.mixers.attention:Attention", "Vaswani et al. 2017; RoFormer, arXiv:2104.09864"
-    ),
+    Method(Attention, "workloads.mixers.attention:Attention", "Vaswani et al. 2017; RoFormer, arXiv:2104.09864"),
     Method(LocalAttention, "workloads.mixers.attention:LocalAttention", "Beltagy et al., arXiv:2004.05150, sec. 3.1"),
 )
