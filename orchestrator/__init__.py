@@ -8,3 +8,5 @@ board -> web, cli                                                 seen
 
 ARCHITECTURE.md tells the same walk with its reasons.
 """
+
+__version__ = "0.1.0"

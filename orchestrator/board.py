@@ -39,7 +39,8 @@ def leaderboard(
         return Leaderboard(project=project, metric=None, goal=None, rows=[], next_cursor=None)
     metric, goal = scope[0].metric, scope[0].goal
     comparable = {each.id: each for each in scope if (each.metric, each.goal) == (metric, goal)}
-    trials = [trial for trial in board.board_trials(list(comparable)) if metric in trial.metrics]
+    found = board.board_trials(project=scope[0].project, sweep_id=scope[0].id if sweep is not None else None)
+    trials = [trial for trial in found if trial.sweep_id in comparable and metric in trial.metrics]
     rows = ranked(trials, comparable, metric, maximize=goal == "maximize")
     start = _start(cursor)
     page = rows[start : start + limit]

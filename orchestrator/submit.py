@@ -8,6 +8,7 @@ from orchestrator.errors import BadInput, Complaint, Unreachable
 from orchestrator.planning import Plan, make_plan
 from orchestrator.ports import Clock, Launcher, SweepStore
 from orchestrator.records import Capacity, NewSweep, Sweep
+from orchestrator.report import CheckDocument
 from orchestrator.spec import SweepSpec, load_spec
 from orchestrator.spec.document import parse_document
 
@@ -39,6 +40,22 @@ def check(text: str | bytes, file: str, capacity: Capacity | None) -> Accepted:
     if capacity is not None:
         _check_resources(spec, capacity, text, file)
     return Accepted(spec, plan)
+
+
+def check_document(accepted: Accepted) -> CheckDocument:
+    """What a checked file would do."""
+    spec, plan = accepted.spec, accepted.plan
+    assert spec.metric is not None, "load_spec fills in the metric"
+    return CheckDocument(
+        name=spec.name,
+        project=spec.project,
+        metric=spec.metric.name,
+        goal=spec.metric.goal,
+        trials=len(plan.trials),
+        configurations=plan.configurations,
+        seeds=spec.seeds,
+        warnings=plan.warnings,
+    )
 
 
 def submit(text: str | bytes, file: str, *, user: str, store: SweepStore, launcher: Launcher, clock: Clock) -> Sweep:

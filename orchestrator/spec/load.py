@@ -58,18 +58,12 @@ def _base_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]
                 yield document.complaint(
                     path, "the seed does not stand in `workload`.", "Use `seeds: [0, 1]` beside it."
                 )
-            elif not _is_swept(problem.path, spec.parameters):
+            else:
                 yield document.complaint(path, problem.message, problem.hint, at_key=problem.at_key)
     if "seed" in spec.workload:
         yield document.complaint(
             ("workload", "seed"), "the seed does not stand in `workload`.", "Use `seeds:` beside it."
         )
-
-
-def _is_swept(path: tuple[str | int, ...], parameters: Iterable[str]) -> bool:
-    """A parameter overwrites this place or what holds it, so that the base's value does not matter."""
-    dotted = ".".join(map(str, path))
-    return any(dotted == name or dotted.startswith(f"{name}.") for name in parameters)
 
 
 def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:

@@ -114,7 +114,7 @@ def _switch(parent: dict[str, Any], parts: list[str | int], method: Any) -> None
     """Drop the options that the newly named method does not have."""
     slot = next((part for part in reversed(parts[:-1]) if isinstance(part, str)), "")
     methods = REGISTRIES.get(slot, {})
-    if method in methods and parent.get("name") != method:
+    if isinstance(method, str) and method in methods and parent.get("name") != method:
         for key in [key for key in parent if key not in methods[method].fields]:
             del parent[key]
 
@@ -136,7 +136,8 @@ def _named(config: Mapping[str, Any]) -> dict[str, Any]:
         for slot in ("mixer", "feedforward"):
             default = defaults["model"][slot]
             if isinstance(default, dict):
-                node = model.setdefault(slot, {"name": default["name"]})
+                model[slot] = model.get(slot) if isinstance(model.get(slot), dict) else {"name": default["name"]}
+                node = model[slot]
                 if isinstance(node, dict) and "router" in default:
                     node.setdefault("router", {"name": default["router"]["name"]})
     return named

@@ -1,0 +1,97 @@
+"""The API, as the commands see it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from orchestrator import report
+from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class Client:
+    """Calls a coordinator. Methods raise Unreachable, NotFound, BadInput or OrchError with the server's message."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=httpx.Timeout(30, connect=5)
+        )
+
+    def submit(self, text: str, file: str, user: str) -> report.SweepDocument:
+        """Queue a sweep file."""
+        return self._ask(report.SweepDocument, "POST", "/sweeps", json={"text": text, "file": file, "user": user})
+
+    def check(self, text: str, file: str) -> report.CheckDocument:
+        """Check a sweep file; nothing is queued."""
+        return self._ask(report.CheckDocument, "POST", "/check", json={"text": text, "file": file})
+
+    def sweeps(self, project: str | None, states: list[str], limit: int) -> report.SweepList:
+        """Newest first."""
+        params: dict[str, Any] = {"limit": limit, "state": states}
+        return self._ask(report.SweepList, "GET", "/sweeps", params=params | ({"project": project} if project else {}))
+
+    def sweep(self, reference: str) -> report.SweepDocument:
+        """One sweep with its trials."""
+        return self._ask(report.SweepDocument, "GET", f"/sweeps/{_part(reference)}")
+
+    def cancel(self, reference: str, user: str) -> report.SweepSummary:
+        """Ask for a sweep's end."""
+        return self._ask(report.SweepSummary, "POST", f"/sweeps/{_part(reference)}/cancel", params={"user": user})
+
+    def trial(self, trial_id: int) -> report.TrialDocument:
+        """One trial."""
+        return self._ask(report.TrialDocument, "GET", f"/trials/{trial_id}")
+
+    def log(self, trial_id: int, offset: int) -> report.LogPage:
+        """A piece of a trial's log."""
+        return self._ask(report.LogPage, "GET", f"/trials/{trial_id}/log", params={"offset": offset})
+
+    def leaderboard(self, **query: Any) -> report.Leaderboard:
+        """Ranked configurations."""
+        params = {name: value for name, value in query.items() if value is not None}
+        return self._ask(report.Leaderboard, "GET", "/leaderboard", params=params)
+
+    def status(self) -> report.StatusDocument:
+        """Addresses, version, and what is going on."""
+        return self._ask(report.StatusDocument, "GET", "/status")
+
+    def _ask(self, answer: type[Document], method: str, path: str, **request: Any) -> Document:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"the coordinator at {self.url} does not answer ({type(error).__name__}). "
+                "`orch status` tells what runs; `orch up` starts what does not."
+            ) from None
+        if response.is_success:
+            return answer.model_validate_json(response.content)
+        raise _refusal(response, self.url)
+
+
+def _part(reference: str) -> str:
+    """A sweep's name or number as one path segment."""
+    return httpx.URL("http://x").join(reference.replace("/", "%2F")).raw_path.decode().lstrip("/") or "-"
+
+
+def _refusal(response: httpx.Response, url: str) -> OrchError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    message = body.get("error") or body.get("detail") or response.text[:500]
+    match response.status_code:
+        case 401 | 403:
+            return Unreachable(f"the coordinator at {url} refused the token: {message}")
+        case 404:
+            return NotFound(str(message))
+        case 422 | 413:
+            return BadInput(str(message))
+        case 503:
+            return Unreachable(str(message))
+        case status:
+            return OrchError(f"the coordinator answered {status}: {message}")

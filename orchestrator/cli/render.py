@@ -1,0 +1,189 @@
+"""Tables and lines for people. Programs read `--format json`, which prints the documents themselves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import report
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+COLOURS = {
+    "queued": "yellow",
+    "starting": "yellow",
+    "pending": "dim",
+    "running": "cyan",
+    "paused": "yellow",
+    "succeeded": "green",
+    "stopped": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+def print_json(document: BaseModel | Sequence[BaseModel]) -> None:
+    """A document as indented JSON on standard output."""
+    if isinstance(document, BaseModel):
+        text = document.model_dump_json(indent=2)
+    else:
+        text = json.dumps([each.model_dump(mode="json") for each in document], indent=2)
+    print(text)  # noqa: T201  rich would wrap and colour it
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A metric's value; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def state(name: str) -> Text:
+    """A coloured state."""
+    return Text(name, style=COLOURS.get(name, ""))
+
+
+def sweeps(found: Sequence[report.SweepSummary]) -> Table:
+    """`orch list`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("SWEEP", "NAME", "PROJECT", "STATE", "TRIALS", "CREATED", "REASON"):
+        table.add_column(heading, justify="right" if heading == "SWEEP" else "left")
+    for each in found:
+        table.add_row(
+            str(each.sweep_id), each.name, each.project, state(each.state), counts(each.trial_states),
+            each.created_at[:19].replace("T", " "), each.reason,
+        )  # fmt: skip
+    return table
+
+
+def counts(states: dict[str, int]) -> str:
+    """`3 succeeded, 1 running`."""
+    order = list(COLOURS)
+    return ", ".join(f"{states[name]} {name}" for name in sorted(states, key=order.index) if states[name]) or "none"
+
+
+def sweep(document: report.SweepDocument) -> RenderableType:
+    """One sweep with its trials: `orch show` and each frame of `orch watch`."""
+    head = Text.assemble(
+        (f"sweep {document.sweep_id} ", "bold"),
+        f"{document.name}  ",
+        state(document.state),
+        f"  {counts(document.trial_states)}",
+        f"\n{document.reason}" if document.reason else "",
+    )
+    return Group(head, trials(document))
+
+
+def trials(document: report.SweepDocument) -> Table:
+    """The trials of a sweep."""
+    names = sorted({name for trial in document.trials for name in trial.params})
+    table = Table(box=None, pad_edge=False)
+    table.add_column("TRIAL", justify="right")
+    table.add_column("STATE")
+    for name in names:
+        table.add_column(short_name(name, names))
+    for heading in ("SEED", "STEP", document.metric.upper(), "BEST"):
+        table.add_column(heading, justify="right")
+    table.add_column("REASON", overflow="fold")
+    for trial in document.trials:
+        table.add_row(
+            str(trial.trial_id),
+            state(trial.state),
+            *(cell(trial.params.get(name)) for name in names),
+            str(trial.seed),
+            f"{trial.step}/{trial.steps}",
+            number(trial.metrics.get(document.metric)),
+            number(trial.best),
+            trial.reason if trial.state not in ("succeeded", "pending") else "",
+        )
+    return table
+
+
+def trial(document: report.TrialDocument) -> RenderableType:
+    """`orch show` of one trial."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    rows: dict[str, Any] = {
+        "trial": document.trial_id, "sweep": document.sweep_id, "state": state(document.state),
+        "reason": document.reason, "seed": document.seed, "attempts": document.attempts,
+        "step": f"{document.step}/{document.steps}", "parameters": grouped(document.params_count),
+        "active parameters": grouped(document.active_params), "FLOPs a token": number(document.flops_per_token),
+        "checkpoint": document.checkpoint_path, "MLflow run": document.mlflow_run_id,
+        **document.params, **{name: number(value, 6) for name, value in document.metrics.items()},
+    }  # fmt: skip
+    for name, value in rows.items():
+        if value not in (None, ""):
+            table.add_row(name, value if isinstance(value, Text) else cell(value))
+    return table
+
+
+def leaderboard(board: report.Leaderboard) -> RenderableType:
+    """`orch leaderboard`."""
+    if not board.rows:
+        return Text("no trial has ended with a result yet; `orch list` shows what is queued")
+    names = sorted({name for row in board.rows for name in row.params})
+    metric = board.metric or ""
+    table = Table(box=None, pad_edge=False, title=f"{board.project}: {metric}, {board.goal}", title_justify="left")
+    table.add_column("RANK", justify="right")
+    for name in names:
+        table.add_column(short_name(name, names))
+    for heading in (metric.upper(), "95% INTERVAL", "SEEDS"):
+        table.add_column(heading, justify="right")
+    table.add_column("TRIALS")
+    for row in board.rows:
+        found = row.metrics[metric]
+        interval = "–" if found.low is None else f"{number(found.low)} … {number(found.high)}"
+        ids = ", ".join(map(str, row.trial_ids[:6])) + (" …" if len(row.trial_ids) > 6 else "")
+        table.add_row(
+            str(row.rank), *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
+            str(found.n), ids,
+        )  # fmt: skip
+    return table
+
+
+def leaderboard_csv(board: report.Leaderboard) -> str:
+    """The leaderboard as comma-separated values, every metric with its interval."""
+    params = sorted({name for row in board.rows for name in row.params})
+    metrics = sorted({name for row in board.rows for name in row.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("mean", "low", "high", "n")
+    writer.writerow(["rank", *params, *(f"{name}.{part}" for name in metrics for part in parts), "trial_ids"])
+    for row in board.rows:
+        values = [getattr(row.metrics.get(name), part, None) for name in metrics for part in parts]
+        writer.writerow([row.rank, *(row.params.get(p) for p in params), *values, " ".join(map(str, row.trial_ids))])
+    return text.getvalue()
+
+
+def short_name(name: str, others: Sequence[str]) -> str:
+    """The last parts of a dotted name that tell it from the others."""
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        short = ".".join(parts[-length:])
+        if sum(other == short or other.endswith(f".{short}") for other in others) == 1 and short != "name":
+            return short
+    return name
+
+
+def cell(value: Any) -> str:
+    """A parameter's value in a table."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str) and value.startswith("{"):
+        inner = json.loads(value)
+        rest = [f"{key}={cell(each)}" for key, each in inner.items() if key != "name"]
+        return " ".join([str(inner.get("name", "")), *rest]).strip()
+    return "" if value is None else str(value)
+
+
+def grouped(value: int | None) -> str | None:
+    """12345 as 12,345."""
+    return None if value is None else f"{value:,}"

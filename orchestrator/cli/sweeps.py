@@ -1,0 +1,203 @@
+"""Commands on sweeps: submit, validate, list, show, watch, cancel."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator import report
+from orchestrator.cli import follow, render
+from orchestrator.cli.client import Client
+from orchestrator.cli.connect import connect, read_file, user_name
+from orchestrator.errors import ExitCode, Unreachable
+from orchestrator.lifecycle import SweepState
+from orchestrator.settings import Settings
+
+
+class Format(StrEnum):
+    """How a listing is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table for people, json for programs.")]
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="Number or name of a sweep.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(submit)
+    app.command()(validate)
+    app.command("list")(list_sweeps)
+    app.command()(show)
+    app.command()(watch)
+    app.command()(cancel)
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Follow the sweep to its end; exit 1 if it fails.")
+    ] = False,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Queue a sweep. Starts the local service if none is running.
+
+    Examples:
+
+      orch submit sweeps/quickstart.yaml
+
+      orch submit sweeps/quickstart.yaml --wait --format json > result.json
+    """
+    text = read_file(file)
+    _check_locally(text, file)
+    client = connect(start=True)
+    document = client.submit(text, str(file), user_name())
+    as_json = format is Format.JSON
+    note = render.err if as_json else render.out
+    note.print(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials")
+    if not wait:
+        if as_json:
+            render.print_json(document)
+        else:
+            note.print(f"follow it:  orch watch {document.sweep_id}")
+            note.print(f"compare:    orch leaderboard --sweep {document.sweep_id}")
+        return ExitCode.OK
+    ended = follow.until_over(client, document.sweep_id, quiet=as_json)
+    if as_json:
+        render.print_json(ended)
+    return ExitCode.OK if ended.state is SweepState.SUCCEEDED else ExitCode.WORK_FAILED
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Check a sweep file and say what it would do. Needs no running service; asks the cluster's size where one runs.
+
+    Example:
+
+      orch validate sweeps/quickstart.yaml
+    """
+    text = read_file(file)
+    document = _check_locally(text, file)
+    running = _running_client()
+    if running is not None:
+        document = running.check(text, str(file))
+    if format is Format.JSON:
+        render.print_json(document)
+    else:
+        render.out.print(
+            f"{file}: good. {document.trials} trials: {document.configurations} configurations × "
+            f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
+        )
+        for warning in document.warnings:
+            render.out.print(f"  note: {warning}")
+    return ExitCode.OK
+
+
+def list_sweeps(
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")] = None,
+    state: Annotated[
+        list[SweepState] | None, typer.Option("--state", "-s", help="Only this state; may repeat.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, newest first.")] = 50,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """List sweeps, newest first.
+
+    Example:
+
+      orch list --state running --state queued
+    """
+    found = connect().sweeps(project, [str(each) for each in state or []], limit)
+    if format is Format.JSON:
+        render.print_json(found)
+    elif found.sweeps:
+        render.out.print(render.sweeps(found.sweeps))
+    else:
+        render.out.print("no sweeps yet. A first one: orch submit sweeps/quickstart.yaml")
+    return ExitCode.OK
+
+
+def show(
+    reference: Annotated[
+        str, typer.Argument(metavar="SWEEP|TRIAL", help="Number or name of a sweep, or t and a trial's number (t17).")
+    ],
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Show one sweep with its trials, or one trial.
+
+    Examples:
+
+      orch show quickstart
+
+      orch show t17 --format json
+    """
+    client = connect()
+    trial_id = trial_number(reference)
+    if trial_id is not None:
+        trial = client.trial(trial_id)
+        render.print_json(trial) if format is Format.JSON else render.out.print(render.trial(trial))
+        return ExitCode.OK
+    sweep = client.sweep(reference)
+    render.print_json(sweep) if format is Format.JSON else render.out.print(render.sweep(sweep))
+    return ExitCode.OK
+
+
+def watch(sweep: SweepArgument) -> int:
+    """Follow a sweep live until it ends; Ctrl-C stops watching and changes nothing.
+
+    Example:
+
+      orch watch quickstart
+    """
+    client = connect()
+    ended = follow.until_over(client, client.sweep(sweep).sweep_id)
+    return ExitCode.OK if ended.state is SweepState.SUCCEEDED else ExitCode.WORK_FAILED
+
+
+def cancel(sweep: SweepArgument, format: FormatOption = Format.TABLE) -> int:
+    """End a sweep. Trials that finished keep their results; cancelling twice is the same as once.
+
+    Example:
+
+      orch cancel quickstart
+    """
+    summary = connect().cancel(sweep, user_name())
+    if format is Format.JSON:
+        render.print_json(summary)
+    elif summary.state in (SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED):
+        render.out.print(f"sweep {summary.sweep_id} ({summary.name}) has ended already: {summary.state}")
+    else:
+        render.out.print(
+            f"sweep {summary.sweep_id} ({summary.name}) will be cancelled; follow it: orch watch {summary.sweep_id}"
+        )
+    return ExitCode.OK
+
+
+def trial_number(reference: str) -> int | None:
+    """The number in `t17`; None for anything else."""
+    digits = reference.removeprefix("t")
+    return int(digits) if reference.startswith("t") and digits.isdecimal() else None
+
+
+def _check_locally(text: str, file: Path) -> report.CheckDocument:
+    # Reading a sweep file takes pydantic and YAML, which the other commands do without.
+    from orchestrator.submit import check, check_document
+
+    return check_document(check(text, str(file), None))
+
+
+def _running_client() -> Client | None:
+    settings = Settings.from_env()
+    try:
+        return connect(settings)
+    except Unreachable:
+        if settings.url:
+            raise
+        return None

@@ -1,0 +1,97 @@
+"""Detached processes that are remembered by number and start time, so that nobody else's is ever ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that we started. started: its creation time in seconds since 1970; a reused number has another."""
+
+    pid: int
+    started: float
+
+    @property
+    def is_alive(self) -> bool:
+        """It still runs, and it is the same one."""
+        return _find(self) is not None
+
+
+def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Process:
+    """Start `command` in a session of its own, with its output appended to `log`. `env` is added to ours."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            close_fds=True,
+        )
+    return Process(child.pid, psutil.Process(child.pid).create_time())
+
+
+def stop(processes: Iterable[Process], *, grace_s: float = 5.0) -> None:
+    """End these processes and their descendants: asked first, killed after `grace_s`. Returns when they are gone."""
+    roots = [found for process in processes if (found := _find(process))]
+    family = {each.pid: each for root in roots for each in _with_descendants(root)}
+    for each in family.values():
+        _signal(each, kill=False)
+    _, alive = psutil.wait_procs(list(family.values()), timeout=grace_s)
+    # What was started while the others were asked to end is found only now.
+    family |= {each.pid: each for survivor in alive for each in _with_descendants(survivor)}
+    for each in family.values():
+        _signal(each, kill=True)
+    psutil.wait_procs(list(family.values()), timeout=10)
+
+
+def free_ports(count: int, preferred: Sequence[int] = ()) -> list[int]:
+    """Ports on loopback that nobody listens on: the preferred ones where they are free."""
+    held = [sock for port in preferred if (sock := _bound(port))][:count]
+    held += [_bound(0) for _ in range(count - len(held))]  # type: ignore[misc]
+    ports = [sock.getsockname()[1] for sock in held]
+    for sock in held:
+        sock.close()
+    return ports
+
+
+def _bound(port: int) -> socket.socket | None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.bind(("127.0.0.1", port))
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def _find(process: Process) -> psutil.Process | None:
+    try:
+        found = psutil.Process(process.pid)
+        same = abs(found.create_time() - process.started) < 1.0
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _with_descendants(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill() if kill else process.terminate()

@@ -1,0 +1,129 @@
+"""Plans: how many trials, which, and always the same."""
+
+import random
+
+import pytest
+
+from orchestrator.errors import BadInput
+from orchestrator.planning import draw, make_plan
+from orchestrator.spec import load_spec
+from orchestrator.spec.model import Parameter
+
+MODEL = "workload: {model: {feedforward: {name: moe, num_experts: 4, router: {name: topk, k: 2}}}}\n"
+
+
+def plan(text: str):
+    return make_plan(load_spec("name: x\n" + text))
+
+
+def test_a_grid_is_every_combination_with_every_seed_seeds_innermost():
+    found = plan("parameters: {training.lr: [1e-3, 1e-2], model.d_model: [16, 32]}\nseeds: [5, 6]\n")
+    assert found.configurations == 4
+    assert [trial.seed for trial in found.trials] == [5, 6] * 4
+    assert [trial.number for trial in found.trials] == list(range(8))
+    assert dict(found.trials[2].params) == {"training.lr": 1e-3, "model.d_model": 32}
+    assert found.trials[2].config["model"]["d_model"] == 32
+
+
+def test_seeds_of_a_configuration_share_its_hash_and_others_do_not():
+    found = plan("parameters: {training.lr: [1e-3, 1e-2]}\nseeds: 2\n")
+    hashes = [trial.config_hash for trial in found.trials]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
+def test_configs_are_complete_and_without_seed():
+    trial = plan(MODEL).trials[0]
+    assert trial.config["training"]["weight_decay"] == 0.1
+    assert "seed" not in trial.config
+
+
+def test_a_swept_name_takes_the_new_methods_defaults_and_drops_foreign_options():
+    text = "workload: {model: {mixer: {name: rg_lru, conv_width: 2}}}\nparameters: {model.mixer.name: [rg_lru, gru]}\n"
+    with_conv, without = plan(text).trials
+    assert with_conv.config["model"]["mixer"]["conv_width"] == 2
+    assert without.config["model"]["mixer"]["name"] == "gru"
+    assert "conv_width" not in without.config["model"]["mixer"]
+
+
+def test_a_parameter_of_another_method_does_not_multiply_trials():
+    text = "parameters: {model.mixer.name: [gru, rg_lru], model.mixer.conv_width: [2, 4]}\n"
+    found = plan(text)
+    assert found.configurations == 3
+    assert found.skipped == 1
+    assert found.warnings
+    gru = next(trial for trial in found.trials if trial.params["model.mixer.name"] == "gru")
+    assert "model.mixer.conv_width" not in gru.params
+
+
+def test_whole_sections_can_be_swept():
+    text = "parameters:\n  model.feedforward:\n    values: [dense, {name: moe, num_experts: 2, router: {name: topk, k: 1}}]\n"
+    dense, moe = plan(text).trials
+    assert dense.params["model.feedforward"] == "dense"
+    assert moe.config["model"]["feedforward"]["num_experts"] == 2
+
+
+def test_patterns_are_reached_by_index():
+    text = "workload: {model: {mixer: [gru, rg_lru]}}\nparameters: {model.mixer.1.conv_width: [2, 8]}\n"
+    assert [trial.config["model"]["mixer"][1]["conv_width"] for trial in plan(text).trials] == [2, 8]
+
+
+def test_an_option_below_a_default_section_is_reached():
+    text = "workload: {model: {feedforward: {name: moe}}}\nparameters: {model.feedforward.router.k: [1, 2]}\n"
+    assert [trial.config["model"]["feedforward"]["router"]["k"] for trial in plan(text).trials] == [1, 2]
+
+
+RANDOM = (
+    "parameters: {training.lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-2}}\n"
+    "seeds: [0, 1]\nsearch: {method: random, max_trials: %d}\n"
+)
+
+
+def test_random_draws_are_a_function_of_the_file_and_a_longer_search_begins_with_the_shorter():
+    short, long = plan(RANDOM % 4), plan(RANDOM % 9)
+    assert short == plan(RANDOM % 4)
+    assert len(short.trials) == 4
+    assert len(long.trials) == 8
+    assert long.trials[:4] == short.trials
+
+
+def test_an_exhausted_finite_space_ends_the_search():
+    found = plan("parameters: {training.lr: [1e-3, 1e-2]}\nsearch: {method: random, max_trials: 50}\n")
+    assert len(found.trials) == 2
+
+
+def test_a_group_of_seeds_is_never_split():
+    with pytest.raises(BadInput, match="less than the 2 seeds"):
+        plan(RANDOM % 1)
+
+
+def test_a_combination_that_no_model_can_have_names_the_cell():
+    text = MODEL + "parameters: {model.feedforward.num_experts: [2, 4], model.feedforward.router.k: [2, 4]}\n"
+    with pytest.raises(BadInput, match=r"num_experts = 2, model.feedforward.router.k = 4.*is more than num_experts"):
+        plan(text)
+
+
+def test_a_boundless_grid_is_refused():
+    values = "[" + ", ".join(map(str, range(1, 400))) + "]"
+    with pytest.raises(BadInput, match="at most 100,000"):
+        plan(f"parameters: {{training.steps: {values}, training.batch_size: {values}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [
+        ({"min": 1, "max": 3}, lambda v: v in (1, 2, 3)),
+        ({"min": 1.0, "max": 3.0}, lambda v: 1 <= v <= 3),
+        ({"min": 1e-4, "max": 1.0, "distribution": "log_uniform_values"}, lambda v: 1e-4 <= v <= 1.0),
+        ({"min": 1, "max": 64, "distribution": "int_log_uniform"}, lambda v: isinstance(v, int) and 1 <= v <= 64),
+        ({"min": 0, "max": 1, "q": 0.25, "distribution": "q_uniform"}, lambda v: v in (0, 0.25, 0.5, 0.75, 1)),
+        ({"mu": 0, "sigma": 1}, lambda v: -6 < v < 6),
+        ({"mu": 0, "sigma": 5, "q": 2, "distribution": "q_normal"}, lambda v: v % 2 == 0),
+        ({"values": ["a", "b"], "probabilities": [0.0, 1.0]}, lambda v: v == "b"),
+    ],
+)
+def test_draws_keep_their_range(words, holds):
+    parameter = Parameter(**words)
+    rng = random.Random(0)
+    drawn = [draw(parameter, rng) for _ in range(200)]
+    assert all(map(holds, drawn))
+    assert len(set(drawn)) > 1 or "values" in words
