@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.routers.options import token_choice
+from workloads.routers.options import capacity, token_choice
 
-ROUTERS = registry((*token_choice.METHODS,))
+ROUTERS = registry((*token_choice.METHODS, *capacity.METHODS))
