@@ -192,5 +192,14 @@ class Launcher(Protocol):
 class Tracker(Protocol):
     """Where curves are shown. Raises Unreachable when it does not answer; never raises for what it is told."""
 
-    def tell(self, items: Sequence[OutboxItem], sweeps: Mapping[int, Sweep], trials: Mapping[int, Trial]) -> Links:
-        """Show these items. Telling an item again must not show it twice."""
+    def tell(
+        self,
+        items: Sequence[OutboxItem],
+        sweeps: Mapping[int, Sweep],
+        trials: Mapping[int, Trial],
+        curves: Mapping[int, Sequence[tuple[int, float]]],
+    ) -> Links:
+        """Show these items. Telling an item again must not show it twice.
+
+        curves: (step, value) of the sweep's metric, by trial, for the trials that end among the items.
+        """
