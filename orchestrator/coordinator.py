@@ -66,7 +66,7 @@ def decide(
 
 def _towards_cancelled(sweep: Sweep, driver: DriverStatus) -> Act | Move | None:
     if sweep.state in (S.QUEUED, S.PAUSED) or driver in (*_GONE, D.DONE):
-        return Move(S.CANCELLED, sweep.reason or "cancelled")
+        return Move(S.CANCELLED, "cancelled on request")
     return Act.STOP
 
 

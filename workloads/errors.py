@@ -41,10 +41,13 @@ class ConfigError(ValueError):
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Advice for an unknown name: the nearest valid one, then all of them."""
+    """Advice for an unknown name: the nearest valid one, then the others (the ten nearest where there are many)."""
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), names, n=10, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
+    if len(names) > 20:
+        others = ", ".join(near[1:] or names[:10])
+        return f"{guess}{'Near' if near[1:] else 'Known'}: {others}, … ({len(names)} in all)."
     return f"{guess}Known: {', '.join(names)}." if names else ""
 
 

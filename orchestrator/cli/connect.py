@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator import local
 from orchestrator.cli.client import Client
-from orchestrator.cli.render import err
+from orchestrator.cli.render import note
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.settings import Settings
 
@@ -28,8 +28,8 @@ def connect(settings: Settings | None = None, *, start: bool = False) -> Client:
         return Client(settings.url.rstrip("/"), settings.token)
     running = local.running(settings)
     if running is None and start:
-        err.print("no local service is running; starting it, as `orch up` would")
-        running = local.up(settings, say=lambda line: err.print(f"  {line}"))
+        note("no local service is running; starting it, as `orch up` would")
+        running = local.up(settings, say=lambda line: note(f"  {line}"))
     if running is None:
         raise Unreachable(f"no service is running under {settings.home}. Start it with `orch up`.")
     return Client(running.coordinator_url, local.read_token(settings))

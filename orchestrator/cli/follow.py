@@ -33,7 +33,7 @@ def until_over(client: Client, sweep_id: int, *, quiet: bool = False) -> report.
         document = _lines(client, sweep_id) if quiet or not render.out.is_terminal else _table(client, sweep_id)
         return _tracked(client, document)
     except KeyboardInterrupt:
-        render.err.print(f"\ndetached; sweep {sweep_id} goes on. Follow it again with: orch watch {sweep_id}")
+        render.note(f"\ndetached; sweep {sweep_id} goes on. Follow it again with: orch watch {sweep_id}")
         raise typer.Exit(130) from None
 
 
@@ -56,7 +56,7 @@ def _lines(client: Client, sweep_id: int) -> report.SweepDocument:
         now |= {trial.trial_id: (trial.state, trial.reason) for trial in document.trials}
         for key, value in now.items():
             if seen.get(key) != value and (key in seen or key == "sweep"):
-                render.err.print(_line(key, document))
+                render.note(_line(key, document))
         seen = now
         if document.is_over:
             return document
@@ -75,12 +75,12 @@ def _line(key: object, document: report.SweepDocument) -> str:
 def _tracked(client: Client, document: report.SweepDocument) -> report.SweepDocument:
     deadline = time.monotonic() + TRACKING_WAIT_S
     if document.tracking_backlog:
-        render.err.print(f"sweep {document.sweep_id} has ended; waiting for the tracker to show it")
+        render.note(f"sweep {document.sweep_id} has ended; waiting for the tracker to show it")
     while document.tracking_backlog and time.monotonic() < deadline:
         time.sleep(POLL_S)
         document = _fetch(client, document.sweep_id)
     if document.tracking_backlog:
-        render.err.print("the tracker does not answer yet; what it has not been told is kept and sent later")
+        render.note("the tracker does not answer yet; what it has not been told is kept and sent later")
     return document
 
 

@@ -31,6 +31,16 @@ COLOURS = {
 }
 
 
+def say(text: str) -> None:
+    """A line on standard output, not wrapped: addresses and commands stay whole."""
+    out.print(text, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line on standard error, not wrapped."""
+    err.print(text, soft_wrap=True)
+
+
 def print_json(document: BaseModel | Sequence[BaseModel]) -> None:
     """A document as indented JSON on standard output."""
     if isinstance(document, BaseModel):

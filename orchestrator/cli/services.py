@@ -34,13 +34,13 @@ def up(format: FormatOption = Format.TABLE) -> int:
       ORCH_HOME=/tmp/trial-run orch up
     """
     settings = Settings.from_env()
-    running = local.up(settings, say=lambda line: render.err.print(f"  {line}"))
+    running = local.up(settings, say=lambda line: render.note(f"  {line}"))
     if format is Format.JSON:
         render.print_json(connect(settings).status())
         return ExitCode.OK
-    render.out.print(f"coordinator    {running.coordinator_url}")
-    render.out.print(f"MLflow         {running.mlflow_url}  (answers half a minute after its start)")
-    render.out.print(f"Ray dashboard  {running.ray_dashboard_url}")
+    render.say(f"coordinator    {running.coordinator_url}")
+    render.say(f"MLflow         {running.mlflow_url}  (answers half a minute after its start)")
+    render.say(f"Ray dashboard  {running.ray_dashboard_url}")
     return ExitCode.OK
 
 
@@ -52,7 +52,7 @@ def down() -> int:
       orch down
     """
     ended = local.down(Settings.from_env())
-    render.out.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+    render.say(f"ended: {', '.join(ended)}" if ended else "nothing was running")
     return ExitCode.OK
 
 
@@ -102,7 +102,7 @@ def doctor(format: Annotated[Format, typer.Option("--format", "-f", help="table 
     else:
         for each in found:
             mark = "[green]ok  [/]" if each.ok else "[red]FAIL[/]"
-            render.out.print(f"{mark} {each.name}: {each.finding}")
+            render.say(f"{mark} {each.name}: {each.finding}")
             if not each.ok:
-                render.out.print(f"     {each.mend}")
+                render.say(f"     {each.mend}")
     return ExitCode.OK if all(each.ok for each in found) else ExitCode.WORK_FAILED

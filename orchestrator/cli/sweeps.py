@@ -58,14 +58,14 @@ def submit(
     client = connect(start=True)
     document = client.submit(text, str(file), user_name())
     as_json = format is Format.JSON
-    note = render.err if as_json else render.out
-    note.print(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials")
+    say = render.note if as_json else render.say
+    say(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials")
     if not wait:
         if as_json:
             render.print_json(document)
         else:
-            note.print(f"follow it:  orch watch {document.sweep_id}")
-            note.print(f"compare:    orch leaderboard --sweep {document.sweep_id}")
+            say(f"follow it:  orch watch {document.sweep_id}")
+            say(f"compare:    orch leaderboard --sweep {document.sweep_id}")
         return ExitCode.OK
     ended = follow.until_over(client, document.sweep_id, quiet=as_json)
     if as_json:
@@ -91,12 +91,12 @@ def validate(
     if format is Format.JSON:
         render.print_json(document)
     else:
-        render.out.print(
+        render.say(
             f"{file}: good. {document.trials} trials: {document.configurations} configurations × "
             f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
         )
         for warning in document.warnings:
-            render.out.print(f"  note: {warning}")
+            render.say(f"  note: {warning}")
     return ExitCode.OK
 
 
@@ -120,7 +120,7 @@ def list_sweeps(
     elif found.sweeps:
         render.out.print(render.sweeps(found.sweeps))
     else:
-        render.out.print("no sweeps yet. A first one: orch submit sweeps/quickstart.yaml")
+        render.say("no sweeps yet. A first one: orch submit sweeps/quickstart.yaml")
     return ExitCode.OK
 
 
@@ -172,9 +172,9 @@ def cancel(sweep: SweepArgument, format: FormatOption = Format.TABLE) -> int:
     if format is Format.JSON:
         render.print_json(summary)
     elif summary.state in (SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED):
-        render.out.print(f"sweep {summary.sweep_id} ({summary.name}) has ended already: {summary.state}")
+        render.say(f"sweep {summary.sweep_id} ({summary.name}) has ended already: {summary.state}")
     else:
-        render.out.print(
+        render.say(
             f"sweep {summary.sweep_id} ({summary.name}) will be cancelled; follow it: orch watch {summary.sweep_id}"
         )
     return ExitCode.OK

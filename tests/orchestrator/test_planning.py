@@ -56,7 +56,8 @@ def test_a_parameter_of_another_method_does_not_multiply_trials():
 
 
 def test_whole_sections_can_be_swept():
-    text = "parameters:\n  model.feedforward:\n    values: [dense, {name: moe, num_experts: 2, router: {name: topk, k: 1}}]\n"
+    moe = "{name: moe, num_experts: 2, router: {name: topk, k: 1}}"
+    text = f"parameters:\n  model.feedforward:\n    values: [dense, {moe}]\n"
     dense, moe = plan(text).trials
     assert dense.params["model.feedforward"] == "dense"
     assert moe.config["model"]["feedforward"]["num_experts"] == 2

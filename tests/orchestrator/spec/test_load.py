@@ -28,6 +28,14 @@ def complaint(text: str):
     return caught.value.complaints[0]
 
 
+def complaints_about(text: str):
+    try:
+        load_spec(text, "f.yaml")
+    except BadInput as error:
+        return error.complaints or ["a refusal must give a reason"]
+    return []
+
+
 def test_a_good_file_loads():
     spec = load_spec(GOOD)
     assert spec.seeds == [0, 1]
@@ -49,7 +57,7 @@ def test_the_metric_defaults_to_the_tasks_own():
         (("lr: 3e-3", "steps_: 3"), 5, "unknown key 'steps_'", "Did you mean 'steps'"),
         (("steps: 20", "steps: many"), 5, "got 'many'", ""),
         (("steps: 20", "steps: 0"), 5, "greater than or equal to 1, got 0", ""),
-        (("task: bytes_lm", "task: byte_lm"), 3, "got 'byte_lm'", ""),
+        (("task: bytes_lm", "task: byte_lm"), 3, "'byte_lm' is not a known name", "Did you mean 'bytes_lm'"),
         (("mixer: gru", "mixer: grru"), 4, "'grru' is not a known name", "Did you mean 'gru'"),
         (("[gru, rg_lru]", "[gru, rg_lruu]"), 7, "'rg_lruu' is not a known name", "Did you mean 'rg_lru'"),
         (("model.mixer.name", "model.mixxer.name"), 7, "no workload has a parameter", "model.mixer.name"),
@@ -114,8 +122,5 @@ def test_mutated_files_end_in_a_spec_or_in_complaints(data):
         start = data.draw(st.integers(0, len(text)))
         stop = data.draw(st.integers(start, min(len(text), start + 8)))
         text = text[:start] + data.draw(PIECES | st.text(max_size=4)) + text[stop:]
-    try:
-        load_spec(text, "f.yaml")
-    except BadInput as error:
-        assert error.complaints
-        assert all(each.file == "f.yaml" for each in error.complaints)
+    found = complaints_about(text)
+    assert all(each.file == "f.yaml" for each in found)
