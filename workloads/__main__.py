@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from workloads.budget import Budget
 from workloads.config import TrialConfig
 from workloads.errors import WorkloadError
 from workloads.train import Row, train
@@ -100,7 +101,7 @@ def _line(row: Row, steps: int) -> str:
 
 
 def _is_constant(name: str) -> bool:
-    return name == "params" or name.startswith(("baseline/", "budget/"))
+    return name in Budget.__dataclass_fields__ or name.startswith("baseline/")
 
 
 def _say(text: str, stream: Any = None) -> None:

@@ -70,10 +70,8 @@ class SequenceModel(nn.Module):
         d_model = config.d_model
         self.embed = _input_layer(signature, d_model)
         blocks = [_block(config, layer) for layer in range(config.n_layers)]
+        _place([block.mixer for block in blocks], [block.feedforward for block in blocks])
         self.blocks = nn.ModuleList(blocks)
-        layers = [block.feedforward for block in blocks]
-        for index, layer in enumerate(layers):
-            layer.place(layers, index)
         self.norm = nn.RMSNorm(d_model, eps=NORM_EPS)
         # A bias lets real-valued outputs start from the mean; classes have the softmax, which needs none
         self.head = nn.Linear(d_model, signature.outputs, bias=signature.vocab_size is None)
@@ -122,6 +120,12 @@ def _block(config: ModelConfig, layer: int) -> Block:
         MIXERS[mixer.name].load()(config.d_model, mixer),
         FEEDFORWARDS[feedforward.name].load()(config.d_model, feedforward),
     )
+
+
+def _place(mixers: list[Mixer], feedforwards: list[Feedforward]) -> None:
+    for layer, (mixer, feedforward) in enumerate(zip(mixers, feedforwards, strict=True)):
+        mixer.place(layer, mixers)
+        feedforward.place(feedforwards, layer)
 
 
 def _in_pattern(choice: Any, layer: int) -> Any:

@@ -62,6 +62,12 @@ class Mixer(nn.Module):
         y, state = self(x.unsqueeze(1), state)
         return y.squeeze(1), state
 
+    def place(self, layer: int, stack: Sequence[Mixer]) -> None:
+        """Called once, in depth order, when a model is put together: this is number `layer`, from 0, of `stack`.
+
+        Initialisations that depend on depth hang here.
+        """
+
     def state_bytes(self, batch_size: int, length: int) -> int:
         """Bytes of carried state after `length` tokens, measured on the state that the mixer really returns."""
         parameter = next(self.parameters())

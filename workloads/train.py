@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from workloads import checkpoint, seeding
+from workloads.budget import measure
 from workloads.build import task_of
 from workloads.config import TrialConfig
 from workloads.distributed import Place
@@ -22,7 +23,7 @@ from workloads.evaluate import evaluate
 from workloads.optim import build_optimizer, learning_rate
 from workloads.optim.ema import WeightAverage
 from workloads.optim.sophia import Sophia
-from workloads.shell import ModelOutput, SequenceModel, count_parameters
+from workloads.shell import ModelOutput, SequenceModel
 from workloads.slots import for_each_router
 from workloads.tasks.base import Batch
 
@@ -48,7 +49,8 @@ def train(
 
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
-        `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), `params`, `baseline/<name>`.
+        `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), the columns of
+        `workloads.budget.Budget`, `baseline/<name>`.
 
     Raises:
         ConfigError: the configuration is wrong; at the call.
@@ -106,7 +108,7 @@ class Trainer:
         self.best: float | None = None
         self.last_row: Row = {}
         self.constants: Row = {
-            "params": count_parameters(self.model),
+            **measure(self.model, self.task, trial).columns(),
             **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
         }
         self._since_report = _Interval(self.place.device)

@@ -15,7 +15,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.age = decay, 0
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[torch.Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()

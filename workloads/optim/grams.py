@@ -44,7 +44,7 @@ class Grams(Optimizer):
 
     def _step_together(self, parameters: list[torch.Tensor], age: int, group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         mean = [self.state[p]["mean"] for p in parameters]
         square = [self.state[p]["square"] for p in parameters]
         torch._foreach_lerp_(mean, gradients, 1 - beta1)
@@ -54,6 +54,6 @@ class Grams(Optimizer):
         torch._foreach_sqrt_(size)
         torch._foreach_add_(size, group["eps"])
         move = torch._foreach_div(torch._foreach_abs(mean), size)
-        torch._foreach_mul_(move, torch._foreach_sign(gradients))
+        torch._foreach_mul_(move, list(torch._foreach_sign(gradients)))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, move, alpha=-group["lr"] / (1 - beta1**age))
