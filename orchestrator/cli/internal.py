@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.command import add
 from orchestrator.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command(hidden=True)(serve)
-    app.command(hidden=True)(drive)
+    add(app, serve, hidden=True)
+    add(app, drive, hidden=True)
 
 
 def serve(

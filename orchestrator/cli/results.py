@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import render
+from orchestrator.cli.command import add
 from orchestrator.cli.connect import connect
 from orchestrator.cli.sweeps import trial_number
 from orchestrator.errors import BadInput, ExitCode
@@ -27,8 +28,8 @@ class BoardFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command()(leaderboard)
-    app.command()(logs)
+    add(app, leaderboard)
+    add(app, logs)
 
 
 def leaderboard(

@@ -10,6 +10,7 @@ from rich.table import Table
 from orchestrator import local
 from orchestrator.cli import doctor as checks
 from orchestrator.cli import render
+from orchestrator.cli.command import add
 from orchestrator.cli.connect import connect
 from orchestrator.cli.sweeps import Format, FormatOption
 from orchestrator.errors import ExitCode
@@ -18,10 +19,10 @@ from orchestrator.settings import Settings
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command()(up)
-    app.command()(down)
-    app.command()(status)
-    app.command()(doctor)
+    add(app, up)
+    add(app, down)
+    add(app, status)
+    add(app, doctor)
 
 
 def up(format: FormatOption = Format.TABLE) -> int:

@@ -11,6 +11,7 @@ import typer
 from orchestrator import report
 from orchestrator.cli import follow, render
 from orchestrator.cli.client import Client
+from orchestrator.cli.command import add
 from orchestrator.cli.connect import connect, read_file, user_name
 from orchestrator.errors import ExitCode, Unreachable
 from orchestrator.lifecycle import SweepState
@@ -30,12 +31,12 @@ SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="Number or n
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command()(submit)
-    app.command()(validate)
-    app.command("list")(list_sweeps)
-    app.command()(show)
-    app.command()(watch)
-    app.command()(cancel)
+    add(app, submit)
+    add(app, validate)
+    add(app, list_sweeps, "list")
+    add(app, show)
+    add(app, watch)
+    add(app, cancel)
 
 
 def submit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
@@ -12,7 +12,7 @@ from orchestrator import board, control, report
 from orchestrator.errors import BadInput, ExitCode, NotFound, OrchError, Unreachable
 from orchestrator.lifecycle import SweepState
 from orchestrator.records import Capacity
-from orchestrator.submit import check, submit
+from orchestrator.submit import check, check_document, submit
 from orchestrator.web.auth import bearer
 from orchestrator.web.service import Service
 
@@ -50,15 +50,15 @@ def _open_routes(service: Service) -> APIRouter:
 
 def _sweep_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["sweeps"])
-    store = service.store
+    sweeps, trials, outbox = service.sweeps, service.trials, service.outbox
 
     @routes.post("/sweeps", status_code=201)
     def submit_sweep(body: SweepFile) -> report.SweepDocument:
         """Check a sweep file and queue it."""
         sweep = submit(
-            body.text, body.file, user=body.user, store=store, launcher=service.launcher, clock=service.clock
+            body.text, body.file, user=body.user, store=sweeps, launcher=service.launcher, clock=service.clock
         )
-        return report.sweep_document(sweep, store.trials(sweep.id), store.size(sweep.id))
+        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
     @routes.post("/check")
     def check_sweep(body: SweepFile) -> report.CheckDocument:
@@ -73,34 +73,33 @@ def _sweep_routes(service: Service) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> report.SweepList:
         """Newest first."""
-        found = store.sweeps(project=project, states=state or (), limit=limit)
-        counts = store.trial_counts([sweep.id for sweep in found])
+        found = sweeps.sweeps(project=project, states=state or (), limit=limit)
+        counts = sweeps.trial_counts([sweep.id for sweep in found])
         return report.SweepList(sweeps=[report.sweep_summary(sweep, counts.get(sweep.id, {})) for sweep in found])
 
     @routes.get("/sweeps/{reference}")
     def show_sweep(reference: str) -> report.SweepDocument:
         """One sweep, by number or name, with its trials."""
-        sweep = store.find_sweep(reference)
-        return report.sweep_document(sweep, store.trials(sweep.id), store.size(sweep.id))
+        sweep = sweeps.find_sweep(reference)
+        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
     @routes.get("/sweeps/{reference}/events")
     def list_events(reference: str, after: int = 0) -> list[report.EventDocument]:
         """The audit log of one sweep, oldest first."""
-        sweep = store.find_sweep(reference)
-        return [report.event_document(event) for event in store.events(sweep_id=sweep.id, after=after)]
+        sweep = sweeps.find_sweep(reference)
+        return [report.event_document(event) for event in sweeps.events(sweep_id=sweep.id, after=after)]
 
     @routes.post("/sweeps/{reference}/cancel", status_code=202)
     def cancel_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
         """Ask for a sweep's end; finished trials keep their results."""
-        sweep = control.cancel(reference, user=user, store=store, clock=service.clock)
-        return report.sweep_summary(sweep, store.trial_counts([sweep.id]).get(sweep.id, {}))
+        sweep = control.cancel(reference, user=user, store=sweeps, clock=service.clock)
+        return report.sweep_summary(sweep, sweeps.trial_counts([sweep.id]).get(sweep.id, {}))
 
     return routes
 
 
 def _read_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["results"])
-    store = service.store
 
     @routes.get("/status")
     def status() -> report.StatusDocument:
@@ -111,20 +110,20 @@ def _read_routes(service: Service) -> APIRouter:
             mlflow_url=service.mlflow_url,
             ray_dashboard_url=service.ray_dashboard_url,
             version=service.version,
-            sweeps={str(state): count for state, count in store.counts().items()},
+            sweeps={str(state): count for state, count in service.sweeps.counts().items()},
             capacity=_numbers(capacity) if capacity else None,
-            tracking_backlog=store.size(),
+            tracking_backlog=service.outbox.size(),
         )
 
     @routes.get("/trials/{trial_id}")
     def show_trial(trial_id: int) -> report.TrialDocument:
         """One trial."""
-        return report.trial_document(store.trial(trial_id))
+        return report.trial_document(service.trials.trial(trial_id))
 
     @routes.get("/trials/{trial_id}/log")
     def trial_log(trial_id: int, offset: Annotated[int, Query(ge=0)] = 0) -> report.LogPage:
         """A piece of what a trial printed, from a byte offset on."""
-        trial = store.trial(trial_id)
+        trial = service.trials.trial(trial_id)
         # The state is read before the file: what a trial wrote before it ended is never cut off.
         path = service.log_path(trial.sweep_id, trial.id)
         piece = b""
@@ -144,24 +143,11 @@ def _read_routes(service: Service) -> APIRouter:
         cursor: str | None = None,
     ) -> report.Leaderboard:
         """Ranked configurations of a project or a sweep."""
-        return board.leaderboard(store, store, project=project, sweep=sweep, limit=limit, cursor=cursor)
+        return board.leaderboard(
+            service.sweeps, service.board, project=project, sweep=sweep, limit=limit, cursor=cursor
+        )
 
     return routes
-
-
-def check_document(accepted: Any) -> report.CheckDocument:
-    """What a checked file would do."""
-    spec, plan = accepted.spec, accepted.plan
-    return report.CheckDocument(
-        name=spec.name,
-        project=spec.project,
-        metric=spec.metric.name,
-        goal=spec.metric.goal,
-        trials=len(plan.trials),
-        configurations=plan.configurations,
-        seeds=spec.seeds,
-        warnings=list(plan.warnings),
-    )
 
 
 def _capacity(service: Service) -> Capacity | None:

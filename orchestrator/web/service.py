@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from orchestrator.ports import BoardStore, Clock, Launcher, Outbox, SweepStore, TrialStore
-
-
-class Store(SweepStore, TrialStore, BoardStore, Outbox, Protocol):
-    """Everything that is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One running coordinator, as its API sees it. storage: root of the trials' directories."""
 
-    store: Store
+    sweeps: SweepStore
+    trials: TrialStore
+    board: BoardStore
+    outbox: Outbox
     launcher: Launcher
     clock: Clock
     storage: Path
