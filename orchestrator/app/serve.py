@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from datetime import UTC, datetime
+from functools import partial
 
 import uvicorn
 
@@ -15,9 +16,9 @@ from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import Unreachable
 from orchestrator.local import read_token
-from orchestrator.ports import Tracker
 from orchestrator.settings import Settings
 from orchestrator.store import open_store
+from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
 from orchestrator.web.api import create_api
 from orchestrator.web.service import Service
@@ -64,7 +65,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         threading.Thread(target=_tick, args=(Coordinator(store.sweeps, launcher, clock), stop), name="ticks"),
     ]
     if mlflow_uri:
-        courier = Courier(store.outbox, store.sweeps, store.trials, lambda: _tracker(mlflow_uri, settings))
+        courier = Courier(store.outbox, store.sweeps, store.trials, partial(connect, mlflow_uri, settings.instance))
         # A daemon: it may hang in a call to a tracker that is going down, and what it carries is safe in the outbox.
         threads.append(threading.Thread(target=courier.run, args=(stop,), name="courier", daemon=True))
     server = uvicorn.Server(uvicorn.Config(create_api(service, read_token(settings)), log_level="warning"))
@@ -79,13 +80,6 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         stop.set()
         threads[0].join(timeout=10)
         store.close()
-
-
-def _tracker(mlflow_uri: str, settings: Settings) -> Tracker:
-    # MLflow takes seconds to import, and the coordinator must answer before that.
-    from orchestrator.tracking.mlflow import MlflowTracker
-
-    return MlflowTracker(mlflow_uri, settings)
 
 
 def _tick(coordinator: Coordinator, stop: threading.Event) -> None:
