@@ -18,6 +18,16 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("indrnn", {"activation": "identity"}),
     ("low_rank_gru", {"diagonal": True, "tied": True}),
     ("low_rank_lstm", {"diagonal": True, "hidden_size": 12}),
+    ("deltanet", {"max_beta": 2.0, "conv_width": 0}),
+    ("gated_deltanet", {"max_beta": 2.0, "num_heads": 1}),
+    ("gla", {"conv_width": 4, "temperature": 1.0}),
+    ("gsa", {"num_slots": 3, "conv_width": 2}),
+    ("hgrn2", {"expand_ratio": 4, "conv_width": 4}),
+    ("mamba2", {"head_dim": 8, "conv_width": 0}),
+    ("retnet", {"rotary": False, "expand_v": 1.0}),
+    ("rfa", {"gate": "none", "features": "positive"}),
+    ("rfa", {"gate": "token"}),
+    ("rfa", {"gate": "sentence", "sentence_length": 3}),
     ("slstm", {"num_heads": 1, "conv_width": 0, "recurrence": "uniform"}),
     ("attention", {"num_kv_heads": 2, "qk_norm": True}),
     ("griffin", {"window": 3}),
@@ -167,7 +177,7 @@ def test_shut_and_open_gates_stay_finite(name, options, dtype):
 @every_mixer
 def test_every_parameter_is_trained(name, options):
     mixer = built(name, options)
-    mixer(sequence(9))[0].pow(2).sum().backward()
+    mixer(sequence(70))[0].pow(2).sum().backward()
     idle = [n for n, p in mixer.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
 

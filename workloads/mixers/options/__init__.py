@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.mixers.options import attention, elementwise, memory, recurrent
+from workloads.mixers.options import attention, delta, elementwise, linear_attention, memory, recurrent
 
-MIXERS = registry((*recurrent.METHODS, *elementwise.METHODS, *attention.METHODS, *memory.METHODS))
+MIXERS = registry(
+    (
+        *recurrent.METHODS,
+        *memory.METHODS,
+        *elementwise.METHODS,
+        *linear_attention.METHODS,
+        *delta.METHODS,
+        *attention.METHODS,
+    )
+)
