@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.tasks.options import language, memory, recall, state_tracking
+from workloads.tasks.options import cpu, formal, language, memory, recall, state_tracking
 
-TASKS = registry((*language.METHODS, *memory.METHODS, *recall.METHODS, *state_tracking.METHODS))
+FAMILIES = (cpu, formal, language, memory, recall, state_tracking)
+TASKS = registry(method for family in FAMILIES for method in family.METHODS)
