@@ -130,6 +130,11 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S})
 
 
+def is_id(number: int) -> bool:
+    """Whether a number could be a row's; a larger one is nobody's, but a database would stumble over it."""
+    return 0 < number < 2**63
+
+
 def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ON CONFLICT, in the connection's dialect."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)

@@ -14,7 +14,7 @@ from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wi
 from orchestrator.records import Event, NewSweep, NewTrial, Sweep, Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
-from orchestrator.store.database import AnyRow, Database, insert
+from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials
 
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
@@ -62,7 +62,7 @@ class SqlSweeps:
     def find_sweep(self, reference: str) -> Sweep:
         """By number, or by name (the newest of that name). Raises NotFound with the nearest names."""
         # A number that is some sweep's name as well means the number.
-        wanted = [t.sweep.c.id == int(reference)] if reference.isdecimal() else []
+        wanted = [t.sweep.c.id == int(reference)] if reference.isdecimal() and is_id(int(reference)) else []
         wanted.append(t.sweep.c.name == reference)
         with self._database.read() as connection:
             for condition in wanted:
@@ -220,7 +220,7 @@ def _close(
 
 
 def _load_one(connection: sa.Connection, sweep_id: int) -> Sweep:
-    row = connection.execute(_QUERY.where(t.sweep.c.id == sweep_id)).one_or_none()
+    row = connection.execute(_QUERY.where(t.sweep.c.id == sweep_id)).one_or_none() if is_id(sweep_id) else None
     if row is None:
         raise NotFound(f"no sweep {sweep_id}; `orch list` shows all sweeps with their ids")
     return _sweep(row)

@@ -16,7 +16,7 @@ from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_mo
 from orchestrator.records import NewTrial, Report, Scalar, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
-from orchestrator.store.database import AnyRow, Database, insert
+from orchestrator.store.database import AnyRow, Database, insert, is_id
 
 OPEN = tuple(state for state in TrialState if state not in TRIAL_ENDS)
 
@@ -281,6 +281,8 @@ def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyR
 
 
 def _load_one(connection: sa.Connection, trial_id: int) -> Trial:
+    if not is_id(trial_id):
+        raise _no_trial(trial_id)
     found = load_trials(connection, sa.select(t.trial.c.id).where(t.trial.c.id == trial_id))
     if not found:
         raise _no_trial(trial_id)

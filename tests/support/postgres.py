@@ -21,11 +21,13 @@ START_WITHIN_S = 60
 PR_SET_PDEATHSIG = 1
 
 HOW_TO_INSTALL = (
-    "PostgreSQL's server programs (initdb, postgres) were found neither under /usr/lib/postgresql/*/bin nor on the PATH. "
+    "PostgreSQL's server programs (initdb, postgres) are neither under /usr/lib/postgresql/*/bin nor on the PATH. "
     "orch keeps its state in SQLite or PostgreSQL, and these tests start a private server to check the latter. "
     "Install it with `apt-get install postgresql` (Debian, Ubuntu) or `brew install postgresql` (macOS); "
     "no server needs to run."
 )
+
+INITDB = ("-U", "orch", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 
 # Durability is not what these tests check, and a test machine's disk is slow.
 SETTINGS = {

@@ -1,0 +1,282 @@
+"""What every TrialStore promises."""
+
+import pytest
+
+from orchestrator.errors import IllegalMove, NotFound
+from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState
+from orchestrator.records import Report, Topic, Trial
+from orchestrator.store import Store
+from tests.support.builders import NOW, a_report, a_sweep, a_trial, some_trials
+from tests.support.clock import FakeClock
+
+T = TrialState
+
+
+def planned(store: Store, count: int = 1, **changes: object) -> list[Trial]:
+    sweep = store.sweeps.add_sweep(a_sweep(**changes), some_trials(count), now=NOW)
+    return store.trials.trials(sweep.id)
+
+
+def started(store: Store, **changes: object) -> Trial:
+    return store.trials.start_trial(planned(store, **changes)[0].id, now=NOW)
+
+
+class TestPlanning:
+    def test_gives_back_what_went_in(self, store: Store) -> None:
+        params = {"text": "topk", "like": "true", "truth": True, "none": None, "int": 3, "float": 0.1, "big": 2**60 + 1}
+        config = {"model": {"d_model": 64, "clip": float("inf")}, "list": [1, [2.5, None]]}
+        new = a_trial(7, seed=2**62, params=params, config=config, config_hash="abc")
+        sweep = store.sweeps.add_sweep(a_sweep(), [new], now=NOW)
+        [trial] = store.trials.trials(sweep.id)
+        assert trial == store.trials.trial(trial.id)
+        assert (trial.sweep_id, trial.number, trial.seed, trial.config_hash) == (sweep.id, 7, 2**62, "abc")
+        assert trial.config == config
+        assert {name: (type(value), value) for name, value in trial.params.items()} == {
+            name: (type(value), value) for name, value in params.items()
+        }
+        assert (trial.state, trial.attempt, trial.failures, trial.step) == (T.PENDING, 0, 0, 0)
+        assert (trial.metrics, trial.best, trial.best_step, trial.checkpoint_path) == ({}, None, None, None)
+
+    def test_adding_a_number_again_returns_the_old_trial(self, store: Store) -> None:
+        first = planned(store)[0]
+        changed = a_trial(0, seed=99)
+        again, new = store.trials.add_trials(first.sweep_id, [changed, a_trial(4)], now=NOW)
+        assert again == first
+        assert (new.number, new.state) == (4, T.PENDING)
+        assert store.trials.add_trials(first.sweep_id, [a_trial(4)], now=NOW) == [new]
+        assert [trial.number for trial in store.trials.trials(first.sweep_id)] == [0, 4]
+        proposals = [event for event in store.sweeps.events() if "proposed" in event.what]
+        assert len(proposals) == 1
+
+    def test_unknown(self, store: Store) -> None:
+        with pytest.raises(NotFound, match="no trial 3"):
+            store.trials.trial(3)
+        with pytest.raises(NotFound, match="no sweep 3"):
+            store.trials.add_trials(3, [a_trial(0)], now=NOW)
+        assert store.trials.trials(3) == []
+
+
+class TestStarting:
+    def test_counts_the_attempt_with_event_and_outbox_item(self, store: Store) -> None:
+        trial = started(store)
+        assert (trial.state, trial.attempt, trial.started_at) == (T.RUNNING, 1, NOW)
+        event = store.sweeps.events()[-1]
+        assert (event.actor, event.what, event.trial_id) == (Actor.DRIVER, "pending -> running", trial.id)
+        [item] = store.outbox.pending()
+        assert (item.topic, item.trial_id, item.payload["attempt"]) == (Topic.TRIAL_STARTED, trial.id, 1)
+
+    def test_only_a_pending_trial_starts(self, store: Store) -> None:
+        trial = started(store)
+        with pytest.raises(IllegalMove, match="from running to running"):
+            store.trials.start_trial(trial.id, now=NOW)
+        assert store.trials.trial(trial.id) == trial
+        assert len(store.outbox.pending()) == 1
+
+    def test_the_first_start_stays_the_start(self, store: Store) -> None:
+        clock = FakeClock()
+        trial = planned(store)[0]
+        store.trials.start_trial(trial.id, now=clock.now())
+        store.trials.end_trial(trial.id, T.PENDING, reason="its worker was lost", now=clock.now())
+        again = store.trials.start_trial(trial.id, now=clock.advance(hours=1))
+        assert (again.attempt, again.started_at, again.reason) == (2, FakeClock().now(), "")
+
+
+class TestDescribing:
+    def test_size(self, store: Store) -> None:
+        trial = planned(store)[0]
+        store.trials.describe_trial(trial.id, params_count=5 * 10**9, active_params=10**9, flops_per_token=6e9)
+        after = store.trials.trial(trial.id)
+        assert (after.params_count, after.active_params, after.flops_per_token) == (5 * 10**9, 10**9, 6e9)
+
+    def test_unknown(self, store: Store) -> None:
+        with pytest.raises(NotFound):
+            store.trials.describe_trial(3, params_count=1, active_params=1, flops_per_token=1)
+
+
+class TestRecording:
+    def test_last_best_and_step(self, store: Store) -> None:
+        trial = started(store)
+        values = {10: 4.0, 20: 2.0, 30: 3.0}
+        store.trials.record([a_report(trial.id, s, val_bpb=v, loss=v * 2) for s, v in values.items()])
+        after = store.trials.trial(trial.id)
+        assert after.metrics == {"val_bpb": 3.0, "loss": 6.0}
+        assert (after.step, after.best, after.best_step) == (30, 2.0, 20)
+        assert store.trials.curve(trial.id, "val_bpb") == sorted(values.items())
+        assert store.trials.curve(trial.id, "unheard") == []
+
+    def test_a_maximized_metric_is_best_at_its_top(self, store: Store) -> None:
+        trial = started(store, metric="accuracy", goal="maximize")
+        for step, value in enumerate([0.2, 0.9, 0.5]):
+            store.trials.record([a_report(trial.id, step, accuracy=value)])
+        after = store.trials.trial(trial.id)
+        assert (after.best, after.best_step, after.metrics["accuracy"]) == (0.9, 1, 0.5)
+
+    def test_of_equally_good_points_the_first_is_best(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, 2, val_bpb=1.0), a_report(trial.id, 1, val_bpb=1.0)])
+        store.trials.record([a_report(trial.id, 3, val_bpb=1.0)])
+        assert store.trials.trial(trial.id).best_step == 1
+
+    def test_again_changes_nothing(self, store: Store) -> None:
+        trial = started(store)
+        reports = [a_report(trial.id, step) for step in range(5)]
+        store.trials.record(reports)
+        before, told = store.trials.trial(trial.id), store.outbox.pending()
+        store.trials.record(reports)
+        store.trials.record(reports[:2] + reports[:2])
+        store.trials.record([a_report(trial.id, 1, val_bpb=0.0)])
+        assert store.trials.trial(trial.id) == before
+        assert store.outbox.pending() == told
+
+    def test_a_batch_that_overlaps_the_last_adds_what_is_new(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, step) for step in range(3)])
+        store.trials.record([a_report(trial.id, step) for step in range(1, 5)])
+        told = [item.payload["step"] for item in store.outbox.pending() if item.topic is Topic.REPORT]
+        assert told == [0, 1, 2, 3, 4]
+        assert [step for step, _ in store.trials.curve(trial.id, "val_bpb")] == [0, 1, 2, 3, 4]
+
+    def test_a_report_twice_in_one_batch_counts_once(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, 1), a_report(trial.id, 1)])
+        assert [item.topic for item in store.outbox.pending()] == [Topic.TRIAL_STARTED, Topic.REPORT]
+
+    def test_the_latest_attempt_has_the_last_word(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, step, val_bpb=9.0 - step) for step in (1, 2, 3)])
+        store.trials.end_trial(trial.id, T.PENDING, reason="preempted", now=NOW)
+        store.trials.start_trial(trial.id, now=NOW)
+        store.trials.record([a_report(trial.id, 2, attempt=2, val_bpb=7.5)])
+        after = store.trials.trial(trial.id)
+        assert (after.step, after.metrics["val_bpb"]) == (2, 7.5)
+        assert (after.best, after.best_step) == (6.0, 3)
+        assert store.trials.curve(trial.id, "val_bpb") == [(1, 8.0), (2, 7.5), (3, 6.0)]
+
+        store.trials.record([a_report(trial.id, 4, val_bpb=5.5)])  # late words of the attempt that was lost
+        late = store.trials.trial(trial.id)
+        assert (late.step, late.metrics["val_bpb"], late.best) == (2, 7.5, 5.5)
+
+    def test_remembers_the_newest_checkpoint(self, store: Store) -> None:
+        one, other = planned(store, 2)
+        store.trials.record([a_report(one.id, 1)], checkpoints={one.id: "/a/1", other.id: "/b/1"})
+        store.trials.record([], checkpoints={one.id: "/a/2"})
+        assert [trial.checkpoint_path for trial in store.trials.trials(one.sweep_id)] == ["/a/2", "/b/1"]
+
+    def test_a_report_without_metrics_moves_the_step_alone(self, store: Store) -> None:
+        trial = started(store)
+        told = store.outbox.pending()
+        store.trials.record([Report(trial_id=trial.id, attempt=1, step=9, metrics={}, at=NOW)])
+        assert store.trials.trial(trial.id).step == 9
+        assert store.outbox.pending() == told
+
+    def test_the_outbox_gets_step_metrics_attempt_and_time(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, 3, val_bpb=2.5, loss=1.5)])
+        item = store.outbox.pending()[-1]
+        assert (item.topic, item.sweep_id, item.trial_id) == (Topic.REPORT, trial.sweep_id, trial.id)
+        assert item.payload == {
+            "attempt": 1,
+            "step": 3,
+            "metrics": {"val_bpb": 2.5, "loss": 1.5},
+            "at": NOW.isoformat(),
+        }
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    def test_refuses_numbers_that_are_not_finite_with_all_their_batch(self, store: Store, value: float) -> None:
+        trial = started(store)
+        with pytest.raises(ValueError, match=r"metric 'loss' of trial \d+ at step 2 is"):
+            store.trials.record([a_report(trial.id, 1), a_report(trial.id, 2, loss=value)])
+        assert store.trials.trial(trial.id).metrics == {}
+
+    def test_refuses_a_trial_that_is_not_there_with_all_its_batch(self, store: Store) -> None:
+        trial = started(store)
+        with pytest.raises(NotFound, match="no trial 999"):
+            store.trials.record([a_report(trial.id, 1), a_report(999, 1)])
+        assert store.trials.trial(trial.id).metrics == {}
+
+    def test_a_large_batch_is_one_transaction(self, store: Store) -> None:
+        trials = planned(store, 20)
+        reports = [a_report(trial.id, step, val_bpb=1.0, loss=2.0) for trial in trials for step in range(150)]
+        store.trials.record(reports)
+        assert [len(store.trials.curve(trial.id, "loss")) for trial in trials] == [150] * 20
+        assert store.outbox.size() == len(reports)
+
+
+class TestEnding:
+    @pytest.mark.parametrize("end", sorted(TRIAL_ENDS - {T.CANCELLED}))
+    def test_an_end_is_written_told_and_final(self, store: Store, end: TrialState) -> None:
+        trial = started(store)
+        ended = store.trials.end_trial(trial.id, end, reason="why", now=NOW, checkpoint_path="/c")
+        assert (ended.state, ended.reason, ended.ended_at, ended.checkpoint_path) == (end, "why", NOW, "/c")
+        item = store.outbox.pending()[-1]
+        assert (item.topic, item.trial_id, item.payload["state"]) == (Topic.TRIAL_ENDED, trial.id, end)
+        assert store.sweeps.events()[-1].what == f"running -> {end}"
+        with pytest.raises(IllegalMove):
+            store.trials.end_trial(trial.id, T.PENDING, reason="", now=NOW)
+
+    def test_cancelling_is_not_the_drivers(self, store: Store) -> None:
+        trial = started(store)
+        with pytest.raises(IllegalMove):
+            store.trials.end_trial(trial.id, T.CANCELLED, reason="", now=NOW)
+
+    def test_another_attempt_is_no_end(self, store: Store) -> None:
+        trial = started(store)
+        told = store.outbox.pending()
+        waiting = store.trials.end_trial(trial.id, T.PENDING, reason="raised ValueError", now=NOW, own_failure=True)
+        assert (waiting.state, waiting.failures, waiting.attempt, waiting.ended_at) == (T.PENDING, 1, 1, None)
+        assert store.outbox.pending() == told
+
+    def test_infrastructure_losses_are_not_own_failures(self, store: Store) -> None:
+        trial = started(store)
+        assert store.trials.end_trial(trial.id, T.PENDING, reason="node lost", now=NOW).failures == 0
+
+    @pytest.mark.parametrize("state", [T.RUNNING, T.PAUSED])
+    def test_only_ends_and_pending(self, store: Store, state: TrialState) -> None:
+        with pytest.raises(IllegalMove, match="to an end or back to pending"):
+            store.trials.end_trial(started(store).id, state, reason="", now=NOW)
+
+    def test_unknown(self, store: Store) -> None:
+        with pytest.raises(NotFound):
+            store.trials.end_trial(9, T.FAILED, reason="", now=NOW)
+
+
+class TestRequeueing:
+    def test_interrupted_trials_wait_again_and_ended_ones_stay(self, store: Store) -> None:
+        pending, running, done = planned(store, 3)
+        store.trials.start_trial(running.id, now=NOW)
+        store.trials.start_trial(done.id, now=NOW)
+        store.trials.end_trial(done.id, T.STOPPED, reason="pruned", now=NOW)
+        told = store.outbox.pending()
+
+        opened = store.trials.requeue_trials(pending.sweep_id, reason="its driver was lost", now=NOW)
+
+        assert [(trial.id, trial.state, trial.attempt) for trial in opened] == [
+            (pending.id, T.PENDING, 0),
+            (running.id, T.PENDING, 1),
+        ]
+        assert opened[1].reason == "its driver was lost"
+        assert store.trials.trial(done.id).state is T.STOPPED
+        assert store.sweeps.events()[-1].what == "running -> pending"
+        assert store.outbox.pending() == told
+
+    def test_twice_is_once(self, store: Store) -> None:
+        trial = started(store)
+        first = store.trials.requeue_trials(trial.sweep_id, reason="lost", now=NOW)
+        events = store.sweeps.events()
+        assert store.trials.requeue_trials(trial.sweep_id, reason="lost", now=NOW) == first
+        assert store.sweeps.events() == events
+
+    def test_other_sweeps_are_left_alone(self, store: Store) -> None:
+        mine, other = started(store), started(store)
+        store.trials.requeue_trials(mine.sweep_id, reason="lost", now=NOW)
+        assert store.trials.trial(other.id).state is T.RUNNING
+
+    def test_a_trial_closed_by_the_coordinator_is_not_the_drivers_any_more(self, store: Store) -> None:
+        sweep = store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+        starting = store.sweeps.move_sweep(sweep, SweepState.STARTING, actor=Actor.COORDINATOR, reason="", now=NOW)
+        [trial] = store.trials.trials(sweep.id)
+        store.trials.start_trial(trial.id, now=NOW)
+        store.sweeps.move_sweep(starting, SweepState.CANCELLED, actor=Actor.COORDINATOR, reason="asked", now=NOW)
+        with pytest.raises(IllegalMove, match="from cancelled to succeeded"):
+            store.trials.end_trial(trial.id, T.SUCCEEDED, reason="", now=NOW)
+        assert store.trials.requeue_trials(sweep.id, reason="", now=NOW) == []
