@@ -25,6 +25,8 @@ class LayerContext:
     carry: what one layer leaves for later layers of the same forward pass (RMoE's router state, pre-gates).
     losses: auxiliary losses, already weighted, by "layer/name"; the trainer adds them to the task's loss.
     stats: detached scalars by "layer/name", for the health columns.
+    health: whether this pass is watched: layers then work out their health columns and leave their routings here.
+    routings: by layer, the plan of a watched mixture.
     """
 
     layer: int = 0
@@ -34,6 +36,8 @@ class LayerContext:
     carry: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
+    health: bool = True
+    routings: dict[int, Routing] = field(default_factory=dict)
 
     def add(self, losses: dict[str, Tensor], stats: dict[str, Tensor]) -> None:
         """Record one layer's losses and statistics under its number."""
@@ -118,6 +122,9 @@ class Router(nn.Module):
     def refine(self, x: Tensor, y: Tensor, routing: Routing) -> Tensor:
         """What the method does to the combined output. Args: x, y [N, D], the layer's input and output."""
         return y
+
+    def prepare_experts(self, experts: nn.Module) -> None:
+        """Called before each training step with the layer's experts, for methods that copy or mask their weights."""
 
     def place(self, routers: Sequence[Router], index: int) -> None:
         """Called once, in depth order, when a model is put together: this is `routers[index]` of its mixture layers.

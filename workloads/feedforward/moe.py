@@ -39,11 +39,12 @@ class MoE(Feedforward):
         tokens = x.reshape(-1, self.d_model)
         routing = self.router(tokens, context)
         y, losses = self.mix(tokens, routing)
-        context.add(
-            routing.aux_losses | losses,
-            routing_health(routing, len(tokens), self.num_experts, self.router.shared_experts),
-        )
         y = self.router.refine(tokens, y, routing)
+        stats = routing.stats
+        if context.health:
+            stats = routing_health(routing, len(tokens), self.num_experts, self.router.shared_experts)
+            context.routings[context.layer] = routing
+        context.add(routing.aux_losses | losses, stats)
         return self.experts.activation.finish(y, tokens).view(x.shape)
 
     def mix(self, tokens: Tensor, routing: Routing) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,6 +52,14 @@ class MoE(Feedforward):
         rows, plan = moe_dispatch(tokens, routing.expert, self.num_experts, token=routing.token)
         rows, losses = self.experts(rows, plan.counts)
         return moe_combine(rows, plan, routing.weight), losses
+
+    def set_progress(self, step: int, total_steps: int) -> None:
+        """Let the router know the step, and then work on the experts' weights."""
+        self.router.set_progress(step, total_steps)
+        self.router.prepare_experts(self.experts)
+
+    def after_step(self) -> None:
+        """The router, a module of its own, hears of it itself."""
 
     def place(self, layers: Sequence[Feedforward], index: int) -> None:
         """Share experts and routers' parameters across the mixture layers of a model, as the router's method asks."""

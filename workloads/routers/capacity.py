@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels import moe_route
 from workloads.routers.base import Gate, GateRouter, capacity, sequences, within_capacity
 from workloads.routers.losses import balance, z_loss
-from workloads.routers.options import capacity as options
+from workloads.routers.options import capacity as configs
 from workloads.routers.options.common import Capacity
 from workloads.routers.token_choice import jittered
 from workloads.slots import LayerContext, Routing
@@ -61,7 +61,7 @@ def drop_fraction(wanted: Tensor, kept: Tensor) -> Tensor:
 class GShard(GateRouter):
     """Top-2 with capacity and a random second expert (arXiv:2006.16668, alg. 1)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.GShard) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.GShard) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.k = self.active_experts = min(2, num_experts)
@@ -110,7 +110,7 @@ class GShard(GateRouter):
 class Switch(GateRouter):
     """Top-1 with capacity, weighted by its probability (arXiv:2101.03961, eq. 1-6; z-loss arXiv:2202.08906)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.Switch) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.Switch) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.gate = Gate(d_model, num_experts)

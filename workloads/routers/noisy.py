@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels import moe_route
 from workloads.routers.base import Gate, GateRouter, token_choice
 from workloads.routers.losses import cv_squared
-from workloads.routers.options import token_choice as options
+from workloads.routers.options import token_choice as configs
 from workloads.slots import LayerContext, Routing
 
 STD_FLOOR = 1e-2
@@ -20,7 +20,7 @@ STD_FLOOR = 1e-2
 class NoisyTopK(GateRouter):
     """Top-k of W_g x + ε ⊙ std(x) (arXiv:1701.06538, eq. 3-5), importance and load losses (eq. 6-11)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.NoisyTopK) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.NoisyTopK) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.k = self.active_experts = min(chosen.k, num_experts)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from workloads.routers.base import Gate, GateRouter, largest, token_choice
 from workloads.routers.losses import balance
-from workloads.routers.options import token_choice as options
+from workloads.routers.options import token_choice as configs
 from workloads.slots import LayerContext, Routing
 
 CHANCE_OF_ONE = {"v1": 1 / 2, "v2": 1 / 4, "v2_full": 5 / 8}
@@ -18,7 +18,7 @@ BACKWARD = {"v1": 2.0, "v2": 1.0, "v2_full": 2.0}
 class SparseMixer(GateRouter):
     """Sample an expert, weigh it by a random quadrature node (arXiv:2310.00811, alg. 1; arXiv:2409.12136, app. A)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.SparseMixer) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.SparseMixer) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.k = self.active_experts = min(chosen.k, num_experts)

@@ -13,7 +13,7 @@ from torch import Tensor
 from kernels import moe_route
 from workloads.routers.base import Gate, GateRouter, sequences, token_choice
 from workloads.routers.losses import balance, z_loss
-from workloads.routers.options import token_choice as options
+from workloads.routers.options import token_choice as configs
 from workloads.routers.options.common import SoftmaxTopK
 from workloads.routers.schedule import ScheduledRouter
 from workloads.slots import LayerContext, Routing
@@ -60,7 +60,7 @@ def choose(z: Tensor, k: int, chosen: SoftmaxTopK, *, training: bool) -> Routing
 class AdaptiveGating(GateRouter):
     """Top-2 where the gate is undecided, else top-1 (arXiv:2310.07188, sec. 3.1)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.AdaptiveGating) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.AdaptiveGating) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.active_experts = min(2, num_experts)
@@ -99,7 +99,7 @@ class AdaptiveGating(GateRouter):
 class GWMoE(ScheduledRouter):
     """Top-k, and all experts for the first uncertain tokens of a sequence in training (arXiv:2406.12375)."""
 
-    def __init__(self, d_model: int, num_experts: int, chosen: options.GWMoE) -> None:
+    def __init__(self, d_model: int, num_experts: int, chosen: configs.GWMoE) -> None:
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.k = self.active_experts = min(chosen.k, num_experts)
