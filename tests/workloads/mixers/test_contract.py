@@ -20,6 +20,14 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("low_rank_lstm", {"diagonal": True, "hidden_size": 12}),
     ("deltanet", {"max_beta": 2.0, "conv_width": 0}),
     ("gated_deltanet", {"max_beta": 2.0, "num_heads": 1}),
+    ("gcnn", {"kernel": 3}),
+    ("grc_attention", {"segment": 4, "slots": 3, "num_heads": 2}),
+    ("gss", {"state_size": 6, "narrow": 0.5}),
+    ("liger", {"window": 4, "num_kv_heads": 2, "rank": 0}),
+    ("pgn", {"window": 3}),
+    ("seqboat", {"window": 3}),
+    ("seqboat", {"window": 4, "attention": "softmax", "ema_size": 3}),
+    ("tpgn", {"period": 3, "periods": 3}),
     ("gla", {"conv_width": 4, "temperature": 1.0}),
     ("gsa", {"num_slots": 3, "conv_width": 2}),
     ("hgrn2", {"expand_ratio": 4, "conv_width": 4}),
@@ -40,7 +48,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
 CASES = [pytest.param(name, {}, id=name) for name in list_mixers()] + [
     pytest.param(name, options, id=f"{name}-{'-'.join(map(str, options.values()))}") for name, options in VARIANTS
 ]
-NOT_BITWISE_CAUSAL: set[str] = set()
+NOT_BITWISE_CAUSAL = {"gss", "seqboat"}
 """Mixers with a convolution by FFT, which mixes all steps and cancels the later ones to rounding only."""
 
 every_mixer = pytest.mark.parametrize(("name", "options"), CASES)

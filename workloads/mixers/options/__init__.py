@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.mixers.options import attention, delta, elementwise, linear_attention, memory, recurrent
+from workloads.mixers.options import attention, convolution, delta, elementwise, linear_attention, memory, recurrent
 
 MIXERS = registry(
     (
@@ -12,6 +12,7 @@ MIXERS = registry(
         *elementwise.METHODS,
         *linear_attention.METHODS,
         *delta.METHODS,
+        *convolution.METHODS,
         *attention.METHODS,
     )
 )

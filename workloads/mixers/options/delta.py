@@ -28,7 +28,8 @@ class GatedDeltaNet:
     """Delta rule under a data-dependent scalar decay, with an output gate.
 
     S° = α S;  S' = S° + β k (v − S°ᵀ k)ᵀ;  o = K^(−1/2) q S';  log α = −e^{A} softplus(W_a x + b);
-    β, q, k as in deltanet;  y = W_o (headwise norm(o) ⊙ SiLU(W_g x)). Keys H · head_dim wide, values expand_v times that.
+    β, q, k as in deltanet;  y = W_o (headwise norm(o) ⊙ SiLU(W_g x)).
+    Keys are H · head_dim wide, values expand_v times that.
     State: S [B, H, K, V] and the convolutions' windows. Parallel form: chunks.
     """
 

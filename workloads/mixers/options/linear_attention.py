@@ -48,8 +48,8 @@ class HGRN2:
     """HGRN with its state expanded by an outer product; the forget gate doubles as the key.
 
     f = γ + (1 − γ) σ(W_f x), γ by depth as in hgrn;  S' = diag(f) S + (1 − f) iᵀ, i = W_i x;
-    o = q S', q = SiLU(W_q x);  y = W_o norm(o). State: S [B, H, K, K], K = expand_ratio, H = D / K, and the convolution's window.
-    Parallel form: chunks.
+    o = q S', q = SiLU(W_q x);  y = W_o norm(o).
+    State: S [B, H, K, K], K = expand_ratio, H = D / K, and the convolution's window. Parallel form: chunks.
     """
 
     name: Literal["hgrn2"] = "hgrn2"
