@@ -156,7 +156,17 @@ def leaderboard(board: report.Leaderboard) -> RenderableType:
             str(row.rank), *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
             str(found.n), ids,
         )  # fmt: skip
-    return table
+    return Group(table, Text(baselines(board), style="dim")) if baselines(board) else table
+
+
+def baselines(board: report.Leaderboard) -> str:
+    """What a trivial predictor reaches on the best row's task, as its trials reported it."""
+    found = {
+        name.removeprefix("baseline/"): value.mean
+        for name, value in board.rows[0].metrics.items()
+        if name.startswith("baseline/")
+    }
+    return "baselines: " + ", ".join(f"{name} {number(value)}" for name, value in found.items()) if found else ""
 
 
 def leaderboard_csv(board: report.Leaderboard) -> str:
