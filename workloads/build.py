@@ -26,10 +26,14 @@ def build_mixer(name: str, d_model: int, **options: Any) -> Mixer:
 def build_router(name: str, d_model: int, num_experts: int, **options: Any) -> Router:
     """The router `name` over `num_experts` experts. See `workloads.slots.Router`.
 
+    A default `k` is cut to the number of experts; a given one must fit.
+
     Raises:
-        ValueError: unknown name, or an option that the router does not take.
+        ValueError: unknown name, an option that the router does not take, or k over the number of experts.
     """
     method, checked = chosen("router", name, options)
+    if options.get("k", 1) > num_experts:
+        raise ValueError(f"{name}: k ({options['k']}) is more than num_experts ({num_experts}); lower k or add experts")
     return method.load()(d_model, num_experts, checked)
 
 

@@ -112,6 +112,10 @@ class Router(nn.Module):
     """Experts that a token is expected to use; the width of experts and counts of active parameters rest on it."""
     shared_experts: int = 0
     """The first so many experts serve every token and take no part in the choice."""
+    reads_outputs: bool = False
+    """The gate reads the experts' outputs, `context.carry["expert_outputs"]` [N, E, D]; every expert runs first."""
+    experts_rest: bool = False
+    """The experts take no gradient now."""
     expert_group: int = 1
     """Mixture layers in a row that use one set of experts; 0 for all of them."""
 

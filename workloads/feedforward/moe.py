@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from kernels import moe_combine, moe_dispatch
@@ -37,8 +38,7 @@ class MoE(Feedforward):
         context = LayerContext() if context is None else context
         context.shape = (x.shape[0], x.shape[1])
         tokens = x.reshape(-1, self.d_model)
-        routing = self.router(tokens, context)
-        y, losses = self.mix(tokens, routing)
+        routing, y, losses = self._fuse(tokens, context) if self.router.reads_outputs else self._route(tokens, context)
         y = self.router.refine(tokens, y, routing)
         stats = routing.stats
         if context.health:
@@ -46,6 +46,26 @@ class MoE(Feedforward):
             context.routings[context.layer] = routing
         context.add(routing.aux_losses | losses, stats)
         return self.experts.activation.finish(y, tokens).view(x.shape)
+
+    def each(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What every expert makes of every token. Args: tokens [N, D]. Returns ([N, E, D], the activation's losses)."""
+        rows = tokens.expand(self.num_experts, -1, -1).flatten(0, 1)
+        counts = torch.full((self.num_experts,), len(tokens), device=tokens.device)
+        outputs, losses = self.experts(rows, counts)
+        return outputs.unflatten(0, (self.num_experts, -1)).transpose(0, 1), losses
+
+    def _fuse(self, tokens: Tensor, context: LayerContext) -> tuple[Routing, Tensor, dict[str, Tensor]]:
+        outputs, losses = self.each(tokens)
+        context.carry["expert_outputs"] = outputs
+        routing = self.router(tokens, context)
+        # Resting experts stay in the graph with gradient 0, as data-parallel training demands.
+        outputs = outputs.detach() + 0 * outputs if self.router.experts_rest else outputs
+        weight = routing.weight.view(len(tokens), -1, 1).to(outputs.dtype)
+        return routing, (weight * outputs).sum(1), losses
+
+    def _route(self, tokens: Tensor, context: LayerContext) -> tuple[Routing, Tensor, dict[str, Tensor]]:
+        routing = self.router(tokens, context)
+        return routing, *self.mix(tokens, routing)
 
     def mix(self, tokens: Tensor, routing: Routing) -> tuple[Tensor, dict[str, Tensor]]:
         """Carry a plan out. Args: tokens [N, D]. Returns (y [N, D], the activation's losses)."""

@@ -81,8 +81,7 @@ class Comet(ScheduledRouter):
             return gate, gate.new_ones(())
         if bool(self.frozen):
             # Data-parallel training wants every parameter in the graph, search or no search.
-            losses["rest"] = 0 * self.scores.sum()
-            return gate[:, self.placement.argsort()], gate.new_ones(())
+            return gate[:, self.placement.argsort()] + 0 * self.scores.sum(), gate.new_ones(())
         r = self.permutation().to(gate.dtype)
         losses["permutation"] = self.options.search_weight * (entropy(r) + entropy(r.t())) * self.num_experts
         return gate @ r, r.detach().max(-1).values.mean()

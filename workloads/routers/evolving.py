@@ -34,20 +34,18 @@ class DenseToSparse(ScheduledRouter):
     def plan(self, x: Tensor, context: LayerContext) -> Routing:
         """Args: x [N, D]. Returns N assignments in phases 1 and 3, up to N·E in phase 2."""
         z = self.gate(x)
-        # Every gate weight takes part in every phase, as data-parallel training demands; here with gradient 0.
-        rest = {"rest": 0 * z.sum()} if self.training else {}
         if self.in_first_phase():
-            zero = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
-            one = z.new_ones(len(x), 1)
-            return token_choice(zero, one, aux_losses=rest, stats=self._stats(0.0), probs=None)
+            first = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
+            # Every parameter takes part in every phase, as data-parallel training demands; here with gradient 0.
+            return token_choice(first, 1 + 0 * z[:, :1], stats=self._stats(0.0))
         if not self.training or self.progress >= self.options.hard:
-            return self._hard(z, rest)
+            return self._hard(z)
         tau = self.temperature()
         soft = ((z + gumbel_like(z)) / tau).softmax(-1)
         selected = soft.detach() > self.options.threshold
         weight = soft if self.options.weights == "gumbel" else z.softmax(-1)
         share = soft.mean(0) * selected.to(soft.dtype).mean(0)
-        losses = rest | {"balance": self.options.balance_weight * self.num_experts * share.sum()}
+        losses = {"balance": self.options.balance_weight * self.num_experts * share.sum()}
         return nonzero(weight * selected, aux_losses=losses, stats=self._stats(tau), probs=soft.detach())
 
     def in_first_phase(self) -> bool:
@@ -60,10 +58,10 @@ class DenseToSparse(ScheduledRouter):
         fraction = (self.progress - chosen.diversify) / chosen.decay
         return annealed(chosen.start_temperature, chosen.end_temperature, fraction, chosen.schedule)
 
-    def _hard(self, z: Tensor, rest: dict[str, Tensor]) -> Routing:
+    def _hard(self, z: Tensor) -> Routing:
         index, weight, _ = moe_route(z, 1, renormalize=False)
         probs = z.softmax(-1)
-        losses = rest | {"balance": self.options.balance_weight * balance(probs, index, training=self.training)}
+        losses = {"balance": self.options.balance_weight * balance(probs, index, training=self.training)}
         return token_choice(index, weight, aux_losses=losses, stats=self._stats(0.0), probs=probs.detach())
 
     def _stats(self, temperature: float) -> dict[str, Tensor]:

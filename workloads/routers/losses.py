@@ -27,12 +27,12 @@ def balance(probs: Tensor, chosen: Tensor, *, training: bool = True) -> Tensor:
     local = torch.cat([counts_of(chosen, num_experts), torch.full((1,), float(len(probs)), device=probs.device)])
     total = summed_over_ranks(local, when=training)
     fraction = total[:-1] / total[-1].clamp_min(1.0)
-    return num_experts * (fraction.to(probs.dtype) * probs.mean(0)).sum()
+    return num_experts * (fraction.to(probs.dtype) * probs.sum(0)).sum() / max(len(probs), 1)
 
 
 def z_loss(logits: Tensor) -> Tensor:
     """mean (logsumexp z)², (ln E)² at z = 0. Args: logits [N, E]. Source: ST-MoE, arXiv:2202.08906, eq. 5."""
-    return logits.logsumexp(-1).square().mean()
+    return logits.logsumexp(-1).square().sum() / max(len(logits), 1)
 
 
 def cv_squared(value: Tensor) -> Tensor:

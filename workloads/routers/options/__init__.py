@@ -9,6 +9,8 @@ from workloads.routers.options import (
     balanced,
     capacity,
     dense_to_sparse,
+    depth,
+    fusion,
     hyper,
     kan,
     regularised,
@@ -30,5 +32,7 @@ ROUTERS = registry(
         *dense_to_sparse.METHODS,
         *selectors.METHODS,
         *kan.METHODS,
+        *depth.METHODS,
+        *fusion.METHODS,
     )
 )
