@@ -52,11 +52,11 @@ class PostgresServer:
         return f"postgresql://orch@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new, empty database, which is dropped in the end."""
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a new database, a copy of `template` (by default empty), which is dropped in the end."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
             try:
                 yield self.url(name)
             finally:
