@@ -15,6 +15,8 @@ from workloads.config import TrialConfig
 from workloads.errors import WorkloadError
 from workloads.train import Row, train
 
+SHOWN = ("train_loss", "lr", "grad_norm", "tokens_per_s")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, with a line a report. Returns the exit status: 0, 1 for a trial that failed, 2 for a wrong request."""
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number, row in enumerate(rows):
             _say(_constants(row) if number == 0 else "")
-            _say(_line(row, trial.training.steps))
+            _say(_line(row, trial.training.steps, everything=request.all))
     except WorkloadError as error:
         _say(f"error: {error}", sys.stderr)
         return 1
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint-dir", type=Path, metavar="DIR", help="write checkpoints here")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --checkpoint-dir")
+    parser.add_argument("--all", action="store_true", help="print every column, those of routing and gates too")
     return parser
 
 
@@ -95,8 +98,12 @@ def _constants(row: Row) -> str:
     )
 
 
-def _line(row: Row, steps: int) -> str:
-    columns = [name for name in row if name != "step" and not _is_constant(name)]
+def _line(row: Row, steps: int, *, everything: bool) -> str:
+    def is_shown(name: str) -> bool:
+        # An alarm is news; that there is none is not
+        return everything or name in SHOWN or name.startswith("val_") or (name.startswith("health/") and row[name] > 0)
+
+    columns = [name for name in row if name != "step" and not _is_constant(name) and is_shown(name)]
     return f"step {row['step']}/{steps}  " + "  ".join(f"{name} {row[name]:.5g}" for name in columns)
 
 

@@ -79,15 +79,19 @@ class SequenceModel(nn.Module):
         if config.tie_embeddings:
             self.head.weight = _shared_weight(self.embed, signature)
 
-    def forward(self, inputs: Tensor, state: Sequence[State] | None = None) -> ModelOutput:
+    def forward(
+        self, inputs: Tensor, state: Sequence[State] | None = None, context: LayerContext | None = None
+    ) -> ModelOutput:
         """One pass over a stretch of the sequences.
 
         Args:
             inputs: ids [B, T] int64, or vectors [B, T, W].
             state: of an earlier output, to continue; None for the start.
+            context: a fresh one to watch this pass with; an unwatched one is made when left out.
         """
-        ids = inputs if self.signature.vocab_size is not None else None
-        context = LayerContext(num_layers=len(self.blocks), tokens=ids, shape=(inputs.shape[0], inputs.shape[1]))
+        context = LayerContext(health=False) if context is None else context
+        context.num_layers, context.shape = len(self.blocks), (inputs.shape[0], inputs.shape[1])
+        context.tokens = inputs if self.signature.vocab_size is not None else None
         x = self.embed(inputs)
         states: list[Any] = list(state) if state is not None else [None] * len(self.blocks)
         for layer, block in enumerate(self.blocks):

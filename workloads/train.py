@@ -17,6 +17,7 @@ from workloads import checkpoint, seeding
 from workloads.budget import measure
 from workloads.build import task_of
 from workloads.config import TrialConfig
+from workloads.diagnostics import Probe
 from workloads.distributed import Place
 from workloads.errors import CheckpointError, ConfigError, Problem, TrialDiverged
 from workloads.evaluate import evaluate
@@ -111,6 +112,7 @@ class Trainer:
             **measure(self.model, self.task, trial).columns(),
             **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
         }
+        self.probe = Probe(self.task, trial.training.batch_size, self.signature.sequence_length)
         self._since_report = _Interval(self.place.device)
         self._first_loss: float | None = None
 
@@ -128,7 +130,7 @@ class Trainer:
         for_each_router(self.model, lambda router: router.set_progress(step - 1, training.steps))
         if isinstance(self.optimizer, Sophia) and self.step % self.optimizer.curvature_every == 0:
             self._estimate_curvature(self.optimizer, step)
-        loss, auxiliary = self._backward(step, self.task.loss)
+        loss, output = self._backward(step, self.task.loss)
         norm = self._clip()
         rate = learning_rate(step, training)
         for group in self.optimizer.param_groups:
@@ -139,7 +141,7 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         self.step = step
-        self._since_report.add(step, loss, auxiliary, norm)
+        self._since_report.add(step, loss, output, norm)
         if self.place.device.type == "cpu":
             self._check_finite()
         self._since_report.seconds += self.clock() - started
@@ -158,11 +160,14 @@ class Trainer:
         seconds = interval.seconds + self.clock() - started
         self._check_runaway(train_loss)
         metrics = self._evaluate() if self.place.leads else {}
+        health = self.probe.report(self.model, self.step) if self.place.leads else {}
         row: Row = {
             "step": self.step,
             "train_loss": train_loss,
             **metrics,
-            **_summed_over_layers(interval.auxiliary),
+            **{f"aux/{name}": sum(values) for name, values in by_name(interval.auxiliary).items()},
+            **health,
+            **_dropped(interval.stats),
             "lr": learning_rate(self.step, self.trial.training),
             "grad_norm": float(interval.norm),
             "tokens_per_s": interval.timed_steps * self.tokens_a_step / max(seconds, 1e-9),
@@ -202,6 +207,7 @@ class Trainer:
             "first_loss": self._first_loss,
             "best": self.best,
             "last_row": self.last_row,
+            "probe": self.probe.state(),
             "rng": checkpoint.rng_state(),
         }
 
@@ -223,6 +229,7 @@ class Trainer:
         if self.average is not None and state["average"] is not None:
             self.average.load(state["average"])
         self._since_report.load(state["interval"])
+        self.probe.load(state["probe"])
         checkpoint.set_rng_state(state["rng"])
 
     def _runner(self) -> nn.Module:
@@ -249,8 +256,8 @@ class Trainer:
 
     def _backward(
         self, step: int, loss_of: Callable[[Tensor, Tensor], Tensor], *, auxiliary: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of this worker's rows of the global batch. Returns the task's loss and the auxiliary ones."""
+    ) -> tuple[Tensor, ModelOutput]:
+        """Gradients of this worker's rows of the global batch. Returns the task's loss and the last output."""
         training, task = self.trial.training, self.task
         whole = self._global_batch(step)
         weight = task.weight(whole.targets)
@@ -270,7 +277,7 @@ class Trainer:
                 weight_of_others = 1 / parts if auxiliary else 0.0
                 (loss + sum(output.losses.values(), torch.zeros_like(loss)) * weight_of_others).backward()
             total += loss.detach()
-        return total, {name: value.detach() for name, value in output.losses.items()}
+        return total, output
 
     def _part_context(self, *, last: bool) -> Any:
         """Gradients are exchanged once a step, with the last part."""
@@ -319,13 +326,15 @@ class _Interval:
         self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
         self.norm = torch.zeros((), device=device)
         self.auxiliary: dict[str, Tensor] = {}
+        self.stats: dict[str, Tensor] = {}
 
-    def add(self, step: int, loss: Tensor, auxiliary: dict[str, Tensor], norm: Tensor) -> None:
+    def add(self, step: int, loss: Tensor, output: ModelOutput, norm: Tensor) -> None:
         self.steps += 1
         self.timed_steps += 1
         self.loss_sum += loss
         self.norm = norm.detach()
-        self.auxiliary = auxiliary
+        self.auxiliary = {name: value.detach() for name, value in output.losses.items()}
+        self.stats = output.stats
         bad = ~(torch.isfinite(loss) & torch.isfinite(self.norm))
         self.bad_step = torch.where((self.bad_step == 0) & bad, step, self.bad_step)
 
@@ -350,12 +359,18 @@ def _better(value: float, best: float, goal: str) -> bool:
     return value < best if goal == "minimize" else value > best
 
 
-def _summed_over_layers(losses: Mapping[str, Tensor]) -> Row:
-    sums: dict[str, float] = {}
-    for key, value in losses.items():
-        name = f"aux/{key.partition('/')[2]}"
-        sums[name] = sums.get(name, 0.0) + float(value)
-    return dict(sums)
+def by_name(scalars: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Values by name of what layers left under "layer/name"."""
+    values: dict[str, list[float]] = {}
+    for key, value in scalars.items():
+        values.setdefault(key.partition("/")[2], []).append(float(value))
+    return values
+
+
+def _dropped(stats: Mapping[str, Tensor]) -> Row:
+    """What training drops: the probe, in evaluation mode, may have another capacity."""
+    shares = by_name(stats).get("drop_frac", [])
+    return {"moe/drop_frac": sum(shares) / len(shares)} if shares else {}
 
 
 class _Callable(ModuleType):

@@ -1,8 +1,6 @@
-"""What the mixers share beyond the slot's promises: their place in the stack, and a summary of their gates."""
+"""What the mixers share beyond the slot's promises: a summary of their gates, and precision."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,10 +9,11 @@ from workloads.slots import Mixer
 
 FORGOTTEN, KEPT = 0.05, 0.95
 LONGEST_MEMORY = 1e6
+HISTOGRAM_BINS = 20
 
 
 class ZooMixer(Mixer):
-    """A mixer that may know its depth and may tell what its gates do.
+    """A mixer that may tell what its gates do.
 
     record_gates: set it to have `last_gate` filled by each forward pass; off by default, because it costs a pass
         over the gates.
@@ -23,18 +22,18 @@ class ZooMixer(Mixer):
         gate_low     share of f below 0.05
         gate_high    share of f above 0.95
         memory_steps effective memory: median over units of −1 / mean(log f), in steps, at most 1e6
+    last_histogram: the same pass's f, counted in `HISTOGRAM_BINS` equal bins of [0, 1].
     """
 
     record_gates: bool = False
     last_gate: dict[str, Tensor] | None = None
-
-    def place(self, layer: int, stack: Sequence[Mixer]) -> None:
-        """Set up what depends on depth: this is number `layer`, from 0, of `stack`. Called once, before training."""
+    last_histogram: Tensor | None = None
 
     def note_gate(self, log_keep: Tensor) -> None:
         """Summarise a gate given as log f, [B, T, ...units]; does nothing unless `record_gates`."""
         if self.record_gates:
             self.last_gate = summary_of_gate(log_keep.detach())
+            self.last_histogram = torch.histc(log_keep.detach().float().exp(), HISTOGRAM_BINS, 0.0, 1.0)
 
 
 def summary_of_gate(log_keep: Tensor) -> dict[str, Tensor]:
@@ -48,13 +47,6 @@ def summary_of_gate(log_keep: Tensor) -> dict[str, Tensor]:
         "gate_high": (keep > KEPT).float().mean(),
         "memory_steps": rate.clamp(min=1 / LONGEST_MEMORY).reciprocal().median(),
     }
-
-
-def place_all(mixers: Sequence[Mixer]) -> None:
-    """Tell every mixer of one stack, given in layer order, where it stands."""
-    for layer, mixer in enumerate(mixers):
-        if isinstance(mixer, ZooMixer):
-            mixer.place(layer, mixers)
 
 
 def wide(x: Tensor) -> Tensor:
