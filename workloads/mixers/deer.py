@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +25,8 @@ class DeerGRU(GRU):
     fell_back: bool = False
 
     def __init__(self, d_model: int, options: Options) -> None:
-        super().__init__(d_model, GRUOptions(hidden_size=options.hidden_size, keep_bias=options.keep_bias))
+        shared: dict[str, Any] = {"hidden_size": options.hidden_size, "keep_bias": options.keep_bias}
+        super().__init__(d_model, GRUOptions(**shared))
         self.full, self.max_iterations = options.jacobian == "full", options.max_iterations
         self.tolerance = options.tolerance
 

@@ -25,7 +25,7 @@ class GLA(ZooMixer):
         self.sizes = [keys, keys, values]
         self.scale = split_width(keys, options.num_heads, "num_heads") ** -0.5
         self.into = linear(d_model, sum(self.sizes))
-        self.conv = ShortConv(sum(self.sizes), options.conv_width, silu=True)
+        self.conv = ShortConv(sum(self.sizes), options.conv_width, silu=options.conv_width > 0)
         self.decay = nn.Sequential(linear(d_model, options.gate_rank), linear(options.gate_rank, keys, bias=True))
         self.gate, self.out = linear(d_model, values), linear(values, d_model)
         self.norm = HeadNorm(split_width(values, options.num_heads, "num_heads"))

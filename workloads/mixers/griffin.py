@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -25,22 +25,14 @@ class Griffin(ZooMixer):
     def __init__(self, d_model: int, options: Options) -> None:
         super().__init__()
         self.d_model = d_model
-        recurrent = RecurrentOptions(
-            num_blocks=options.num_blocks, expand=options.expand, conv_width=options.conv_width
-        )
-        attention = AttentionOptions(
-            window=options.window, num_heads=options.num_heads, num_kv_heads=1, rotary_fraction=0.5
-        )
-        self.mixers = nn.ModuleList(
-            RGLRU(d_model, recurrent) if kind == "recurrent" else LocalAttention(d_model, attention)
-            for kind in options.pattern
-        )
+        self.mixers = nn.ModuleList(_block(kind, d_model, options) for kind in options.pattern)
         self.norms = nn.ModuleList(HeadNorm(d_model) for _ in options.pattern[1:])
 
     def place(self, layer: int, stack: Sequence[Mixer]) -> None:
         """Scale the blocks' outputs to the depth of the whole stack."""
+        blocks = [inner for outer in stack for inner in getattr(outer, "mixers", [outer])]
         for mixer in self.mixers:
-            mixer.place(layer, [inner for outer in stack for inner in getattr(outer, "mixers", [outer])])
+            cast(Mixer, mixer).place(layer, blocks)
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x [B, T, D] -> (y [B, T, D], one state a block)."""
@@ -52,8 +44,18 @@ class Griffin(ZooMixer):
         return total, after
 
     def _run(self, i: int, x: Tensor, state: Any) -> tuple[Tensor, State]:
-        mixer = self.mixers[i]
+        mixer = cast(ZooMixer, self.mixers[i])
         mixer.record_gates = self.record_gates
         y, state = mixer(x, state)
         self.last_gate = mixer.last_gate or self.last_gate
         return y, (state,)
+
+
+def _block(kind: str, d_model: int, options: Options) -> ZooMixer:
+    shared: dict[str, Any]
+    if kind == "recurrent":
+        shared = {"num_blocks": options.num_blocks, "expand": options.expand, "conv_width": options.conv_width}
+        return RGLRU(d_model, RecurrentOptions(**shared))
+    # multi-query with half of each head rotated, as in the released models
+    shared = {"window": options.window, "num_heads": options.num_heads, "num_kv_heads": 1, "rotary_fraction": 0.5}
+    return LocalAttention(d_model, AttentionOptions(**shared))

@@ -32,8 +32,13 @@ class BoundedMixer(ZooMixer):
 
     gate_width: int
     bounded: bool
-    bounds: LowerBounds | None = None
-    rank: int = 0
+    bounds: LowerBounds | None
+    rank: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        # here and not on the class: a module set later is found only where no class attribute stands in front of it
+        self.bounds, self.rank = None, 0
 
     def place(self, layer: int, stack: Sequence[Mixer]) -> None:
         """Share one table of bounds with the mixers of the same class and width."""

@@ -90,4 +90,4 @@ def with_gradient(after: Tensor, h0: Tensor, jacobian: Tensor) -> Tensor:
         h0: state before the first step, [B, H].
         jacobian: ∂f/∂h at the solution, [B, T, H, H], detached.
     """
-    return _AtSolution.apply(after, h0, jacobian)  # type: ignore[no-any-return, no-untyped-call]
+    return _AtSolution.apply(after, h0, jacobian)

@@ -16,7 +16,8 @@ EPS = 1e-6
 class ShortConv(nn.Module):
     """Depthwise causal convolution over the last `width` steps. State: the last width − 1 inputs, [B, width − 1, D].
 
-    width 0 is the identity. Weights start as N(0, 0.01 / width) with `std` left out, else N(0, std²).
+    width 0 leaves the steps apart, and only SiLU where that is on. Weights start as N(0, 0.01 / width) with `std` left
+    out, else N(0, std²).
     """
 
     def __init__(self, channels: int, width: int, *, silu: bool = False, std: float | None = None) -> None:
@@ -30,7 +31,7 @@ class ShortConv(nn.Module):
     def forward(self, x: Tensor, window: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [B, T, D], window from an earlier call -> (y [B, T, D], window)."""
         if not self.width:
-            return x, x[:, :0]
+            return F.silu(x) if self.silu else x, x[:, :0]
         batch, steps, channels = x.shape
         if window is None:
             window = x.new_zeros(batch, self.width - 1, channels)

@@ -34,9 +34,8 @@ class MovingAverage(nn.Module):
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """x in float32 or wider."""
         log_q = self.log_keep().to(x.dtype)
-        weight = (wide(self.damp).sigmoid() * wide(self.write) * wide(self.read) / math.sqrt(log_q.shape[1])).to(
-            x.dtype
-        )
+        weight = wide(self.damp).sigmoid() * wide(self.write) * wide(self.read)
+        weight = weight.to(x.dtype) / math.sqrt(log_q.shape[1])
         lag = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
         powers = torch.exp(log_q[..., None] * lag)
         y = long_convolution(x, torch.einsum("dn,dnt->dt", weight, powers)) + wide(self.skip) * x

@@ -26,7 +26,7 @@ class SLSTM(ZooMixer):
         super().__init__()
         self.d_model, self.num_heads = d_model, options.num_heads
         self.head_size = size = split_width(d_model, options.num_heads, "num_heads")
-        self.conv = ShortConv(d_model, options.conv_width, silu=True)
+        self.conv = ShortConv(d_model, options.conv_width, silu=options.conv_width > 0)
         self.into = nn.Parameter(torch.empty(4, options.num_heads, size, size))
         self.recurrent = nn.Parameter(torch.zeros(4, options.num_heads, size, size))
         self.bias = nn.Parameter(torch.zeros(4, d_model))

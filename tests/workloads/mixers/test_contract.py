@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from kernels.testing import assert_close
+from tests.workloads.mixers.support import WIDTH, built, sequence
 from workloads import build_mixer, list_mixers
 from workloads.slots import Mixer, tensors_of
 
-WIDTH = 16
 VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("deer_gru", {"jacobian": "diagonal"}),
     ("deer_gru", {"max_iterations": 1}),
@@ -54,22 +54,6 @@ NOT_BITWISE_CAUSAL = {"gss", "seqboat"}
 every_mixer = pytest.mark.parametrize(("name", "options"), CASES)
 
 
-def built(name: str, options: dict[str, object], dtype: torch.dtype = torch.float64, seed: int = 0) -> Mixer:
-    """A mixer moved away from its initialisation, where zeros would hide errors."""
-    torch.manual_seed(seed)
-    mixer = build_mixer(name, WIDTH, **options).to(dtype)
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return mixer
-
-
-def sequence(steps: int, dtype: torch.dtype = torch.float64, batch: int = 2) -> Tensor:
-    return torch.randn(batch, steps, WIDTH, generator=torch.Generator().manual_seed(steps), dtype=torch.float64).to(
-        dtype
-    )
-
-
 def in_pieces(mixer: Mixer, x: Tensor, *cuts: int) -> tuple[Tensor, object]:
     outputs, state = [], None
     for piece in torch.tensor_split(x, cuts, dim=1):
@@ -96,7 +80,7 @@ def assert_same_state(expected: object, actual: object, rel: float) -> None:
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["float64", "float32"])
 @every_mixer
 def test_steps_and_pieces_give_what_the_whole_gives(name, options, dtype, rel):
-    mixer, x = built(name, options, dtype), sequence(13, dtype)
+    mixer, x = built(name, dtype=dtype, **options), sequence(13, dtype=dtype)
     with torch.no_grad():
         whole, state = mixer(x)
         assert whole.shape == x.shape
@@ -109,7 +93,7 @@ def test_steps_and_pieces_give_what_the_whole_gives(name, options, dtype, rel):
 
 @every_mixer
 def test_pieces_agree_where_no_chunk_divides_them(name, options):
-    mixer, x = built(name, options), sequence(137, batch=1)
+    mixer, x = built(name, **options), sequence(137, batch=1)
     with torch.no_grad():
         whole, state = mixer(x)
         pieces, state_of_pieces = in_pieces(mixer, x, 64, 65, 101)
@@ -119,7 +103,7 @@ def test_pieces_agree_where_no_chunk_divides_them(name, options):
 
 @every_mixer
 def test_later_input_leaves_earlier_output_untouched(name, options):
-    mixer, x = built(name, options), sequence(23)
+    mixer, x = built(name, **options), sequence(23)
     changed = x.clone()
     changed[:, 9:] = sequence(14) * 3
     with torch.no_grad():
@@ -133,7 +117,7 @@ def test_later_input_leaves_earlier_output_untouched(name, options):
 
 @every_mixer
 def test_the_past_reaches_the_present(name, options):
-    mixer, x = built(name, options), sequence(6)
+    mixer, x = built(name, **options), sequence(6)
     changed = x.clone()
     changed[:, 3] += 1
     with torch.no_grad():
@@ -142,7 +126,7 @@ def test_the_past_reaches_the_present(name, options):
 
 @every_mixer
 def test_gradients_are_those_of_finite_differences(name, options):
-    mixer = built(name, options)
+    mixer = built(name, **options)
     names = [n for n, p in mixer.named_parameters() if p.requires_grad]
     parameters = [mixer.get_parameter(n).detach().clone().requires_grad_() for n in names]
     x = sequence(5, batch=1).requires_grad_()
@@ -158,7 +142,7 @@ def test_gradients_are_those_of_finite_differences(name, options):
 
 @every_mixer
 def test_gradient_flows_through_the_carried_state(name, options):
-    mixer, x = built(name, options), sequence(7, batch=1).requires_grad_()
+    mixer, x = built(name, **options), sequence(7, batch=1).requires_grad_()
     whole = torch.autograd.grad(mixer(x)[0][:, -1].sum(), x)[0]
     pieces = torch.autograd.grad(in_pieces(mixer, x, 4)[0][:, -1].sum(), x)[0]
     assert_close("dx", whole, pieces, 1e-9)
@@ -167,8 +151,8 @@ def test_gradient_flows_through_the_carried_state(name, options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @every_mixer
 def test_shut_and_open_gates_stay_finite(name, options, dtype):
-    mixer = built(name, options, dtype)
-    x = (1000 * sequence(70, dtype, batch=1)).requires_grad_()
+    mixer = built(name, dtype=dtype, **options)
+    x = (1000 * sequence(70, dtype=dtype, batch=1)).requires_grad_()
     y, state = mixer(x)
     y, _ = mixer(torch.zeros_like(x), state)
     assert y.dtype is dtype
@@ -184,7 +168,7 @@ def test_shut_and_open_gates_stay_finite(name, options, dtype):
 
 @every_mixer
 def test_every_parameter_is_trained(name, options):
-    mixer = built(name, options)
+    mixer = built(name, **options)
     mixer(sequence(70))[0].pow(2).sum().backward()
     idle = [n for n, p in mixer.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
@@ -194,7 +178,7 @@ def test_every_parameter_is_trained(name, options):
 def test_same_seed_gives_the_same_numbers(name, options):
     runs = []
     for _ in range(2):
-        mixer, x = built(name, options, torch.float32), sequence(11, torch.float32).requires_grad_()
+        mixer, x = built(name, dtype=torch.float32, **options), sequence(11, dtype=torch.float32).requires_grad_()
         y = mixer(x)[0]
         y.sum().backward()
         runs.append((y, x.grad, *[p.grad for p in mixer.parameters() if p.grad is not None]))
@@ -203,9 +187,9 @@ def test_same_seed_gives_the_same_numbers(name, options):
 
 @every_mixer
 def test_state_bytes_are_those_of_the_state_that_is_carried(name, options):
-    mixer = built(name, options, torch.float32)
+    mixer = built(name, dtype=torch.float32, **options)
     with torch.no_grad():
-        state = mixer(sequence(9, torch.float32, batch=3))[1]
+        state = mixer(sequence(9, dtype=torch.float32, batch=3))[1]
     held = tensors_of(state)
     assert held
     assert all(t.shape[0] == 3 for t in held)
@@ -215,14 +199,14 @@ def test_state_bytes_are_those_of_the_state_that_is_carried(name, options):
 
 @every_mixer
 def test_state_grows_with_length_in_full_attention_alone(name, options):
-    mixer = built(name, options, torch.float32)
+    mixer = built(name, dtype=torch.float32, **options)
     grows = mixer.state_bytes(1, 320) > mixer.state_bytes(1, 192)
     assert grows == (name == "attention")
 
 
 @every_mixer
 def test_gates_are_summarised_on_request_only(name, options):
-    mixer, x = built(name, options), sequence(5)
+    mixer, x = built(name, **options), sequence(5)
     mixer(x)
     assert mixer.last_gate is None
     mixer.record_gates = True
@@ -237,7 +221,7 @@ def test_gates_are_summarised_on_request_only(name, options):
 def test_autocast_to_bf16_trains(name):
     torch.manual_seed(0)
     mixer = build_mixer(name, WIDTH)
-    x = sequence(12, torch.float32).requires_grad_()
+    x = sequence(12, dtype=torch.float32).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         y, state = mixer(x)
         y, _ = mixer(x, state)

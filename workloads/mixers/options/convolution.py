@@ -51,7 +51,8 @@ class GSS:
 
     u = GELU(W_u x), 4 D wide;  v = GELU(W_v x), D/4 wide;  s' = e^{Λ} s + v a channel and pole,
     z = Re Σ_n C_n ((e^{Λ_n} − 1) / Λ_n) s'_n + d ⊙ v;  y = W_o (W_y z ⊙ u).
-    Λ = −e^{a} + i e^{b}, shared by the channels; a, b, Re C and Im C start from N(0, 1). State: s [B, D/4, N] complex. Parallel form: convolution by FFT.
+    Λ = −e^{a} + i e^{b}, shared by the channels; a, b, Re C and Im C start from N(0, 1).
+    State: s [B, D/4, N] complex. Parallel form: convolution by FFT.
     """
 
     name: Literal["gss"] = "gss"
