@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.errors import BadInput
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.model import Parameter, SweepSpec
-from orchestrator.spec.resolve import Resolved, resolve
+from orchestrator.spec.resolve import Resolved, Resolver
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError
 
@@ -54,10 +54,11 @@ def make_plan(spec: SweepSpec) -> Plan:
     trials: list[NewTrial] = []
     seen: set[str] = set()
     skipped = 0
+    resolver = Resolver(spec.workload)
     for assignment in _assignments(spec):
         if len(seen) == limit:
             break
-        resolved = resolve(spec.workload, assignment, lenient=True)
+        resolved = resolver.resolve(assignment, lenient=True)
         config = _complete(resolved)
         digest = config_hash(config)
         if digest in seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,10 +12,13 @@ import pydantic
 from orchestrator.errors import BadInput, Complaint
 from orchestrator.spec.document import Document, parse_document
 from orchestrator.spec.model import Metric, SweepSpec, Words
-from orchestrator.spec.resolve import Assignment, NotApplicable, UnknownParameter, resolve
+from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is_structural
 from workloads.config import TrialConfig
-from workloads.errors import ConfigError, nearest, problems_of
+from workloads.errors import ConfigError, Problem, nearest, problems_of
 from workloads.reported import reported_metrics
+
+MAX_STRUCTURES = 500
+"""Combinations of methods that are tried to find a place for a parameter."""
 
 
 def load_spec(text: str | bytes, file: str = "sweep.yaml") -> SweepSpec:
@@ -68,46 +73,56 @@ def _base_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]
 
 def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
     """Each value of each parameter, tried on the workload; a parameter must fit at least one variant of it."""
+    resolver = Resolver(spec.workload)
     for name, parameter in spec.parameters.items():
         values = parameter.choices if parameter.choices is not None else _ends(parameter)
-        rejected: UnknownParameter | None = None
-        fitted = False
+        variants = list(_variants(spec, name, resolver))
+        if not variants:
+            known = resolver.structure({}).known
+            message = f"no workload has a parameter {name!r}."
+            yield document.complaint(("parameters", name), message, nearest(name, known), at_key=True)
+            continue
         for index, value in enumerate(values):
             place = ("parameters", name, "values", index) if parameter.values is not None else ("parameters", name)
-            for variant in _variants(spec, name):
-                try:
-                    TrialConfig.parse(resolve(spec.workload, {**variant, name: value}).config)
-                    fitted = True
-                except NotApplicable:
-                    continue
-                except UnknownParameter as error:
-                    rejected = error
-                except ConfigError as error:
-                    mine = [p for p in error.problems if ".".join(map(str, p.path)).startswith(name)] or error.problems[
-                        :1
-                    ]
-                    problem = mine[0]
-                    fitted = True
-                    yield document.complaint(place, f"{name} = {value!r}: {problem.message}", problem.hint)
-                    break
-        if not fitted:
-            known = rejected.known if rejected else ()
-            yield document.complaint(
-                ("parameters", name), f"no workload has a parameter {name!r}.", nearest(name, known), at_key=True
-            )
+            problem = _problem(resolver, {**variants[0], name: value}, name)
+            if problem and all(_problem(resolver, {**variant, name: value}, name) for variant in variants[1:]):
+                yield document.complaint(place, f"{name} = {value!r}: {problem.message}", problem.hint)
 
 
-def _variants(spec: SweepSpec, name: str) -> Iterable[Assignment]:
-    """Settings of the structural parameters (names and whole sections) around which `name` is tried."""
-    yield {}
+def _problem(resolver: Resolver, assignment: Assignment, name: str) -> Problem | None:
+    try:
+        TrialConfig.parse(resolver.resolve(assignment, lenient=True).config)
+    except ConfigError as error:
+        mine = [problem for problem in error.problems if ".".join(map(str, problem.path)).startswith(name)]
+        return (mine or error.problems)[0]
+    return None
+
+
+def _variants(spec: SweepSpec, name: str, resolver: Resolver) -> Iterable[Assignment]:
+    """Settings of the other parameters, one at a time, under which the workload has a place called `name`."""
+    others: list[Assignment] = [{}]
     for other, parameter in spec.parameters.items():
-        if other != name and parameter.choices is not None and not name.startswith(other + "."):
-            structural = other.endswith(".name") or any(isinstance(v, Mapping | list) for v in parameter.choices)
-            same_branch = name.startswith(other.removesuffix("name").removesuffix("."))
-            if structural and same_branch:
-                yield from ({other: value} for value in parameter.choices)
-        elif other != name and parameter.choices is not None:
-            yield from ({other: value} for value in parameter.choices)
+        if other != name and parameter.choices is not None:
+            others += [{other: value} for value in parameter.choices]
+    structural = {
+        other: parameter.choices
+        for other, parameter in spec.parameters.items()
+        if other != name and parameter.choices and any(is_structural(other, value) for value in parameter.choices)
+    }
+    if len(structural) > 1 and math.prod(map(len, structural.values())) <= MAX_STRUCTURES:
+        others += [dict(zip(structural, cell, strict=True)) for cell in itertools.product(*structural.values())]
+    for variant in others:
+        try:
+            resolver.resolve({**variant, name: None} if not _picks(spec, name) else {**variant, **_picks(spec, name)})
+        except UnknownParameter:
+            continue
+        yield variant
+
+
+def _picks(spec: SweepSpec, name: str) -> Assignment:
+    """The first choice of a structural parameter; nothing for others, whose place alone counts."""
+    choices = spec.parameters[name].choices
+    return {name: choices[0]} if choices and is_structural(name, choices[0]) else {}
 
 
 def _ends(parameter: Any) -> list[Any]:
@@ -117,7 +132,7 @@ def _ends(parameter: Any) -> list[Any]:
 
 
 def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
-    known = reported_metrics(TrialConfig.parse(resolve(spec.workload, {}).config))
+    known = reported_metrics(TrialConfig.parse(Resolver(spec.workload).resolve({}).config))
     if spec.metric is None:
         name, goal = next(iter(known.items()))
         return spec.model_copy(update={"metric": Metric.model_validate({"name": name, "goal": goal})})
