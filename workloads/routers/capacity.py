@@ -27,7 +27,10 @@ def with_room(
     training: bool,
     order: Tensor | None = None,
 ) -> Tensor:
-    """Which wanted choices are served: all first choices in token order, then all second ones, while there is room.
+    """Which wanted choices are served while there is room.
+
+    Training serves all first choices before all second ones, as GShard does: an earlier token's second choice may
+    give way to a later token's first. Evaluation serves token after token, which never looks ahead.
 
     Args: index [N, k] int64; wanted [N, k] bool; shape (B, T); order [N], the tokens in order of service, if not
     their own. Returns bool [N, k].
@@ -42,8 +45,9 @@ def with_room(
     tokens = torch.arange(num_tokens, device=index.device)
     group = tokens // time if by_sequence else torch.zeros_like(tokens)
     order = tokens if order is None else order
-    served = order.repeat(k)
-    rank = torch.arange(k, device=index.device).repeat_interleave(num_tokens)
+    ranks = torch.arange(k, device=index.device)
+    served = order.repeat(k) if training else order.repeat_interleave(k)
+    rank = ranks.repeat_interleave(num_tokens) if training else ranks.repeat(num_tokens)
     asks = wanted[served, rank]
     # Choices that are not wanted wait in a group of their own, where they take nobody's room.
     own = torch.where(asks, group[served], batch)
@@ -77,7 +81,8 @@ class GShard(GateRouter):
         wanted = torch.ones_like(index, dtype=torch.bool)
         if self.training and self.options.policy == "random" and self.k == 2:
             wanted[:, 1] = torch.rand_like(share[:, 1]) < 2 * share[:, 1]
-        order = top[:, 0].detach().argsort(descending=True, stable=True) if self.options.prioritized else None
+        confident_first = self.training and self.options.prioritized
+        order = top[:, 0].detach().argsort(descending=True, stable=True) if confident_first else None
         shape = sequences(context, len(x))
         kept = with_room(index, wanted, shape, self.options, self.num_experts, training=self.training, order=order)
         token, rank = kept.nonzero(as_tuple=True)

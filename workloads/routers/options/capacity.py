@@ -13,8 +13,9 @@ class GShard(Capacity):
     """Top-2 with capacity: the best expert always, the second at random in proportion to its weight.
 
     p = softmax(W x); g1, g2 = p1, p2 over their sum. The second choice is kept with probability min(1, 2 g2)
-    (random), is drawn anew from the rest (sampling), or always kept (all); evaluation keeps all. First choices are
-    served before second ones. Balance loss E Σ f p̄ over first choices. Up to 2N assignments.
+    (random), is drawn anew from the rest (sampling), or always kept (all); evaluation keeps all. In training first
+    choices are served before second ones, so that an earlier token's second choice may give way to a later token's
+    first; evaluation serves token after token. Balance loss E Σ f p̄ over first choices. Up to 2N assignments.
     """
 
     name: Literal["gshard"] = "gshard"
@@ -27,9 +28,7 @@ class GShard(Capacity):
     normalize_before_dropping: bool = option(
         True, "Normalise the two gates before choices are dropped (the paper), or the survivors afterwards (NLLB)."
     )
-    prioritized: bool = option(
-        False, "Serve confident tokens first instead of earlier ones; looks ahead, so not for causal models."
-    )
+    prioritized: bool = option(False, "Serve confident tokens first in training, instead of earlier ones.")
     balance_weight: float = option(0.01, "Weight of the balance loss.", ge=0, sweep=[0.001, 0.01, 0.1])
     z_weight: float = option(0.0, "Weight of the router z-loss.", ge=0, sweep=[0.0, 1e-3])
 

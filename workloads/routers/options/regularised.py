@@ -21,7 +21,10 @@ class EOM(SoftmaxTopK):
 
 @options
 class FOM(SoftmaxTopK):
-    """Final output masking: as `eom`, of a token's combined output."""
+    """Final output masking: in training a token's combined output is zeroed with probability p; it keeps its residual.
+
+    No rescaling in training; evaluation multiplies by 1 − p.
+    """
 
     name: Literal["fom"] = "fom"
     p: float = option(0.1, "Chance of masking a token's output.", ge=0, lt=1, sweep=[0.0, 0.1, 0.2, 0.3])
