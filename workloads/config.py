@@ -58,6 +58,9 @@ class TrainingConfig:
     precision: Literal["float32", "bf16"] = option("float32", "Arithmetic of forward and backward.")
     compile: bool = option(False, "Run the model through torch.compile.")
     eval_every: int = option(50, "Steps between evaluations; also the steps at which a trial reports.", ge=1)
+    extrapolate: tuple[pydantic.PositiveInt, ...] = option(
+        (2,), "Multiples of the training length at which the primary metric is measured too, at the end."
+    )
     checkpoint_every: int | None = option(None, "Steps between checkpoints; at each evaluation when left out.", ge=1)
     keep_checkpoints: int = option(2, "Newest checkpoints to keep, besides the best.", ge=1)
     accumulate: int = option(1, "Parts in which a worker computes its share of the batch, to save memory.", ge=1)
@@ -85,19 +88,19 @@ class TrialConfig:
         if isinstance(document, cls):
             return document
         try:
-            return _adapter(cls).validate_python(document)  # type: ignore[no-any-return]
+            return _adapter().validate_python(document)  # type: ignore[return-value]
         except pydantic.ValidationError as error:
             raise ConfigError(problems_of(error, document, known_keys(document))) from None
 
     def document(self) -> dict[str, Any]:
         """The full configuration as plain data, every default written out; `parse` takes it back."""
-        return _adapter(type(self)).dump_python(self)  # type: ignore[no-any-return]
+        return _adapter().dump_python(self)
 
 
 @functools.cache
-def _adapter(cls: type) -> pydantic.TypeAdapter[Any]:
+def _adapter() -> pydantic.TypeAdapter[TrialConfig]:
     # Built once: a plan of ten thousand trials parses each of them, and building takes longer than parsing.
-    return pydantic.TypeAdapter(cls)
+    return pydantic.TypeAdapter(TrialConfig)
 
 
 def known_keys(document: Any) -> dict[str, Iterable[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from workloads.config import TrainingConfig
+from workloads.errors import WorkloadError
 from workloads.shell import SequenceModel, module_device
 from workloads.tasks.base import Predict, Task
 
@@ -19,6 +22,25 @@ def evaluate(model: SequenceModel, task: Task, training: TrainingConfig) -> dict
             return task.evaluate(predictor(model, training.precision), training.batch_size, training.sequence_length)
     finally:
         model.train(was_training)
+
+
+def extrapolate(model: SequenceModel, task: Task, training: TrainingConfig) -> dict[str, float]:
+    """The primary metric at multiples of the training length, as "length/LENGTH"; {} where the length is the task's.
+
+    A length that the task refuses, for want of data say, is left out: the trial itself is not wrong.
+    """
+    columns = {}
+    trained = task.signature(training.sequence_length).sequence_length
+    for factor in training.extrapolate:
+        length = factor * trained
+        try:
+            if task.signature(length).sequence_length != length:
+                continue
+        except WorkloadError:
+            continue
+        longer = replace(training, sequence_length=length, batch_size=max(1, training.batch_size // factor))
+        columns[f"length/{length}"] = evaluate(model, task, longer)[task.metric]
+    return columns
 
 
 def predictor(model: SequenceModel, precision: str = "float32") -> Predict:

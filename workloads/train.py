@@ -20,7 +20,7 @@ from workloads.config import TrialConfig
 from workloads.diagnostics import Probe
 from workloads.distributed import Place
 from workloads.errors import CheckpointError, ConfigError, Problem, TrialDiverged
-from workloads.evaluate import evaluate
+from workloads.evaluate import evaluate, extrapolate
 from workloads.optim import build_optimizer, learning_rate
 from workloads.optim.ema import WeightAverage
 from workloads.optim.sophia import Sophia
@@ -51,7 +51,8 @@ def train(
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
         `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), the columns of
-        `workloads.budget.Budget`, `baseline/<name>`.
+        `workloads.budget.Budget`, `baseline/<name>`, the health columns of `workloads.diagnostics.Probe.report`,
+        and in the last row `length/<length>` (see `workloads.evaluate.extrapolate`).
 
     Raises:
         ConfigError: the configuration is wrong; at the call.
@@ -238,7 +239,10 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, float]:
         with self.average.in_place() if self.average is not None else nullcontext():
-            return evaluate(self.model, self.task, self.trial.training)
+            metrics = evaluate(self.model, self.task, self.trial.training)
+            if self.step == self.trial.training.steps:
+                metrics |= extrapolate(self.model, self.task, self.trial.training)
+            return metrics
 
     def _estimate_curvature(self, optimizer: Sophia, step: int) -> None:
         """The Gauss-Newton-Bartlett estimate: the gradient on targets that the model draws itself."""

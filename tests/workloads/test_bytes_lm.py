@@ -13,6 +13,7 @@ from workloads import build_task
 from workloads.data import corpora
 from workloads.errors import DataError
 from workloads.tasks.base import IGNORE
+from workloads.tasks.ngram import bits_per_byte
 
 
 def test_the_frozen_corpus_is_split_90_5_5_by_offset():
@@ -60,11 +61,37 @@ def test_bits_per_byte_of_a_uniform_model_are_eight():
     assert metrics["val_loss"] == pytest.approx(math.log(256), rel=1e-6)
 
 
-def test_the_unigram_baseline_is_the_cross_entropy_of_the_training_counts(tmp_path: Path):
+def test_the_unigram_baseline_agrees_with_the_count_by_hand(tmp_path: Path):
     path = tmp_path / "text"
     path.write_bytes(b"ab" * 1000)
-    expected = -math.log2(901 / (1800 + 256))
+    # 900 of each in 1,800; two kinds, so that Witten-Bell gives 2/1802 of the mass to all 256 alike
+    expected = -math.log2((900 + 2 / 256) / 1802)
     assert build_task("bytes_lm", corpus=str(path)).baseline(16)["unigram"] == pytest.approx(expected)
+
+
+def test_the_ngram_model_follows_its_formula_on_a_text_small_enough_to_count():
+    train = np.frombuffer(b"abab", np.uint8)
+    # a twice, b twice, two kinds: p(b) = (2 + 2/256) / 6. After a: b twice, one kind: p(b|a) = (2 + p(b)) / 3
+    unigram = (2 + 2 / 256) / 6
+    scored = bits_per_byte(train, np.frombuffer(b"a", np.uint8), np.frombuffer(b"b", np.uint8), order=2)
+    assert scored == pytest.approx(-math.log2((2 + unigram) / 3))
+    # After x nothing was seen: the unigram stands
+    scored = bits_per_byte(train, np.frombuffer(b"x", np.uint8), np.frombuffer(b"b", np.uint8), order=2)
+    assert scored == pytest.approx(-math.log2(unigram))
+
+
+def test_the_ngram_probabilities_of_all_next_bytes_sum_to_one():
+    task = build_task("bytes_lm")
+    train, context = task.train_bytes[:5000], task.train_bytes[5000:5010]
+    total = sum(2 ** -bits_per_byte(train, context, np.array([byte], np.uint8)) for byte in range(256))
+    assert total == pytest.approx(1.0)
+
+
+def test_the_order_5_model_reaches_its_known_score_on_the_test_split():
+    task = build_task("bytes_lm")
+    score = bits_per_byte(task.train_bytes, task.validation_bytes, task.bytes[task.test_start :])
+    assert score == pytest.approx(1.7515, abs=5e-4)
+    assert task.baseline(64)["ngram5"] < task.baseline(64)["unigram"]
 
 
 def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path):
@@ -84,3 +111,9 @@ def test_a_text_too_short_to_validate_on_is_refused(tmp_path: Path):
     (tmp_path / "t").write_text("too short")
     with pytest.raises(DataError, match="longer text"):
         build_task("bytes_lm", corpus=str(tmp_path / "t"))
+
+
+def test_the_standard_library_is_a_corpus():
+    data = corpora.read_corpus("python_stdlib")
+    assert 5_000_000 < len(data) < 50_000_000
+    assert b"def rglob" in data

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from workloads.datasets import DATASETS
+from workloads.datasets.store import MANIFEST, folder
 from workloads.errors import DataError, nearest
 
 HERE = Path(__file__).parent
@@ -31,28 +34,38 @@ FROZEN = {
     ),
 }
 
+STDLIB = "python_stdlib"
+NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
+PACKAGED = tuple(name for name, entry in DATASETS.items() if entry.kind == "text")
+
 
 def read_corpus(name: str) -> bytes:
     """The bytes of a corpus.
 
     Args:
-        name: a name of `FROZEN`, or the path of a file, or of a folder, whose files are joined in the order of their
-            relative paths with a newline between; hidden files are left out.
+        name: a name of `FROZEN`; "python_stdlib", the sources of this Python's standard library; a text of
+            `workloads.datasets`; or the path of a file, or of a folder, whose files are joined in the order of their
+            relative paths with a newline between, hidden files left out.
 
     Raises:
         DataError: neither a known name nor a path that holds text, or a frozen copy that has been changed.
     """
     if name in FROZEN:
         return _frozen(name, FROZEN[name])
+    if name == STDLIB:
+        return _standard_library()
+    if name in PACKAGED:
+        return b"\n".join(file.read_bytes() for file in _files(folder(DATASETS[name])) if file.name != MANIFEST)
     path = Path(name).expanduser()
     if path.is_file():
         data = path.read_bytes()
     elif path.is_dir():
         data = b"\n".join(each.read_bytes() for each in _files(path))
     else:
+        advice = nearest(name, (*FROZEN, STDLIB, *PACKAGED))
         raise DataError(
-            f"corpus {name!r} is neither a known name nor a file or folder on this machine. "
-            f"{nearest(name, FROZEN)} Give a name, or the path of a text file that every worker can read."
+            f"corpus {name!r} is neither a known name nor a file or folder on this machine. {advice} "
+            "Give a name, or the path of a text file that every worker can read."
         )
     if not data:
         raise DataError(f"corpus {name!r} holds no bytes. Give a file or folder with text in it.")
@@ -78,7 +91,15 @@ def _frozen(name: str, entry: Frozen) -> bytes:
     return data
 
 
-def _files(folder: Path) -> list[Path]:
-    found = [p for p in folder.rglob("*") if p.is_file()]
-    visible = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    return sorted(visible, key=lambda p: p.relative_to(folder).as_posix())
+def _files(root: Path) -> list[Path]:
+    found = [p for p in root.rglob("*") if p.is_file()]
+    visible = [p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    return sorted(visible, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _standard_library() -> bytes:
+    """Files in the order of their paths' hashes: a split by offset then takes whole files of all kinds."""
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = {p.relative_to(root).as_posix(): p for p in root.rglob("*.py")}
+    wanted = [name for name, p in paths.items() if not NOT_STDLIB & set(p.relative_to(root).parts)]
+    return b"\n".join(paths[name].read_bytes() for name in sorted(wanted, key=lambda name: sha256(name.encode())))

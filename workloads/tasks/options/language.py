@@ -16,8 +16,14 @@ class BytesLM:
 
     metric: ClassVar[str] = "val_bpb"
     goal: ClassVar[str] = "minimize"
+    metrics: ClassVar[dict[str, str]] = {"val_accuracy": "maximize"}
     name: Literal["bytes_lm"] = "bytes_lm"
-    corpus: str = option("python_reference", "Name of a corpus, or path of a file or folder of text.", min_length=1)
+    corpus: str = option(
+        "python_reference",
+        "Name of a corpus (python_reference, python_stdlib, a text of `orch data list`), or path of a file or a folder "
+        "of text.",
+        min_length=1,
+    )
 
 
 METHODS = (Method(BytesLM, "workloads.tasks.language:BytesLM", "CPython documentation, PSF-2.0"),)
