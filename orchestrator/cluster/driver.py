@@ -1,0 +1,144 @@
+"""Inside a sweep's Ray job: one Tune run over the sweep's open trials, on a pool of warm worker groups."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.cluster import groups, recorder, search
+from orchestrator.cluster.messages import Command
+from orchestrator.cluster.resources import TrialResources
+from orchestrator.cluster.trainable import SweepTrial
+from orchestrator.lifecycle import TRIAL_ENDS
+from orchestrator.ports import SweepStore, TrialStore
+from orchestrator.records import Sweep, Trial
+from orchestrator.settings import Settings
+
+LOG = logging.getLogger(__name__)
+ENDED_ALL, ENDED_NOT_ALL, ASKED_TO_STOP = 0, 1, 128 + signal.SIGTERM
+
+RAY_DEFAULTS = {
+    # Train's controller looks at its workers every 2 s by default, which is how long a lost one would go unseen
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+    # One more process a slot, which looks for nodes about to go; when they are gone the group restarts all the same
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Reports and checkpoints go through orch, not through the files of Tune's loggers and snapshots
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStore) -> int:
+    """Run the sweep's open trials to their ends.
+
+    Returns:
+        An exit code: 0 when every trial has ended, 143 when asked to stop (SIGTERM), 1 otherwise.
+    """
+    for name, value in RAY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    sweep = sweeps.sweep(sweep_id)
+    trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=recorder.SystemClock().now())
+    if not trials:
+        return ENDED_ALL
+    resources = TrialResources.of(sweep.spec)
+    ray.init(address="auto", namespace=f"orch-{settings.instance}", log_to_driver=False, logging_level=logging.WARNING)
+    # Tune would list the files of its loggers that it does not find
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # After ray.init, whose own handler would take its place
+    stop = _StopOnSignal()
+    try:
+        _run(sweep, trials, settings, sweeps, rows, resources, stop)
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+    return _close(sweep_id, rows, stop)
+
+
+def _run(
+    sweep: Sweep,
+    trials: Sequence[Trial],
+    settings: Settings,
+    sweeps: SweepStore,
+    rows: TrialStore,
+    resources: TrialResources,
+    stop: _StopOnSignal,
+) -> None:
+    title = f"{sweep.name}-{sweep.id}"
+    mailbox_name = f"{title} mailbox, attempt {sweep.attempt}"
+    mailbox = groups.open_mailbox(mailbox_name)
+
+    def config_of(trial: Trial) -> dict[str, Any]:
+        directory = str(settings.trial_directory(sweep.id, trial.id))
+        command = Command(trial_id=trial.id, config={**trial.config, "seed": trial.seed}, directory=directory)
+        return {"mailbox": mailbox_name, "command": command}
+
+    queue = search.SqlTrials(trials, room=lambda: pool.size, config_of=config_of)
+    all_trials = rows.trials(sweep.id)
+    inner = search.early_stopping(sweep, all_trials)
+    search.replay(inner, sweep.metric, [(trial.id, rows.curve(trial.id, sweep.metric)) for trial in all_trials])
+    storage = settings.storage / "sweeps" / str(sweep.id)
+    pool = groups.Pool(
+        groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
+        mailbox,
+        wanted=lambda: min(sweeps.sweep(sweep.id).slots, queue.unfinished),
+    )
+    scheduler = recorder.RecordingScheduler(
+        inner,
+        recorder.Recorder(rows, sweep, trials, recorder.SystemClock()),
+        sweep,
+        free_slot=lambda trial_id: mailbox.stop.remote(trial_id),
+    )
+    with pool:
+        tune.run(
+            SweepTrial,
+            name=f"{title}-tune",
+            search_alg=queue,
+            scheduler=scheduler,
+            stop=stop,
+            # A trainable only waits, but must take something; a core of its own would be one less for the groups
+            resources_per_trial={"cpu": 0, "memory": 1},
+            reuse_actors=True,
+            storage_path=str(storage / "ray"),
+            verbose=0,
+            raise_on_failed_trial=False,
+        )
+
+
+class _StopOnSignal(tune.Stopper):
+    """Ends the Tune run soon after SIGTERM; trials keep their last checkpoints."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Tune asks about ten times a second."""
+        return self.asked
+
+
+def _close(sweep_id: int, rows: TrialStore, stop: _StopOnSignal) -> int:
+    if stop.asked:
+        rows.requeue_trials(sweep_id, reason="the driver was asked to stop", now=recorder.SystemClock().now())
+        return ASKED_TO_STOP
+    left = [trial for trial in rows.trials(sweep_id) if trial.state not in TRIAL_ENDS]
+    if left:
+        LOG.error("trials without an end: %s", ", ".join(str(trial.id) for trial in left))
+    return ENDED_NOT_ALL if left else ENDED_ALL

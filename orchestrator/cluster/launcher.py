@@ -1,0 +1,164 @@
+"""`ports.Launcher` on Ray Jobs: one job a sweep and attempt, over HTTP. The coordinator never joins the cluster."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from orchestrator.errors import ClusterError, Unreachable
+from orchestrator.records import Capacity, DriverStatus, Sweep
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+TIMEOUT_S = 10.0
+# What a driver has for a clean end before Ray kills it; Ray gives 3 s unless told
+STOP_WAIT_S = 15
+STATUS = {
+    "PENDING": DriverStatus.PENDING,
+    "RUNNING": DriverStatus.RUNNING,
+    "SUCCEEDED": DriverStatus.DONE,
+    "FAILED": DriverStatus.DIED,
+    "STOPPED": DriverStatus.STOPPED,
+}
+
+
+class RayLauncher:
+    """Drivers as Ray jobs.
+
+    address: the cluster's dashboard URL or GCS address. program: what `drive SWEEP` is an argument of, on the cluster.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        settings: Settings,
+        *,
+        program: Sequence[str] = (sys.executable, "-m", "orchestrator.cli.main"),
+    ) -> None:
+        self._address, self._settings, self._program = address, settings, program
+        self._connected: JobSubmissionClient | None = None
+
+    def start(self, sweep: Sweep) -> str:
+        """Start the sweep's driver and return its job id. Starting the same attempt twice is the same as once."""
+        job_id = self.job_id(sweep)
+        # Ray refuses a second job under one id, and two requests at once have failed each other (ray#31356):
+        # so ask first, and take a refusal of what is there by now as started
+        if self.status(sweep) is not DriverStatus.MISSING:
+            return job_id
+        with self._reaching() as client:
+            try:
+                client.submit_job(
+                    submission_id=job_id,
+                    entrypoint=shlex.join([*self._program, "drive", str(sweep.id)]),
+                    runtime_env={"env_vars": self._environment()},
+                    metadata={"sweep": sweep.name, "project": sweep.project, "orch": self._settings.instance},
+                    entrypoint_num_cpus=0,
+                )
+            except RuntimeError as refusal:
+                if self.status(sweep) is DriverStatus.MISSING:
+                    raise ClusterError(f"Ray does not start the driver of sweep {sweep.id}: {refusal}") from refusal
+        return job_id
+
+    def status(self, sweep: Sweep) -> DriverStatus:
+        """What the cluster knows of the driver of the sweep's current attempt."""
+        info = self._info(sweep)
+        return DriverStatus.MISSING if info is None else STATUS[str(info.status.value)]
+
+    def stop(self, sweep: Sweep) -> None:
+        """Ask the driver to stop. Safe to repeat."""
+        with self._reaching() as client:
+            try:
+                client.stop_job(self.job_id(sweep))
+            except RuntimeError as refusal:
+                if not _is_missing(refusal):
+                    raise ClusterError(f"Ray does not stop the driver of sweep {sweep.id}: {refusal}") from refusal
+
+    def failure(self, sweep: Sweep) -> str:
+        """Last words of a driver that died, in one sentence; "" if there are none."""
+        info = self._info(sweep)
+        if info is None or STATUS[str(info.status.value)] is not DriverStatus.DIED:
+            return ""
+        code = "" if info.driver_exit_code is None else f" with exit code {info.driver_exit_code}"
+        lines = [line.strip() for line in (info.message or "").splitlines() if line.strip()]
+        # Ray puts a sentence of its own before the end of the driver's log
+        said = lines[-1] if len(lines) > 1 else ""
+        return f"the driver ended{code}" + (f": {_plain(said)}" if said else "")
+
+    def capacity(self) -> Capacity:
+        """What the cluster has now."""
+        nodes = [node for node in self._get("/api/v0/nodes")["result"]["result"] if node["state"] == "ALIVE"]
+        usage = ((self._get("/api/cluster_status")["clusterStatus"] or {}).get("loadMetricsReport") or {}).get("usage")
+        cpus, gpus = (sum(node["resources_total"].get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+        used_cpus, used_gpus = ((usage or {}).get(kind, (0.0, 0.0))[0] for kind in ("CPU", "GPU"))
+        return Capacity(
+            cpus=cpus,
+            gpus=gpus,
+            free_cpus=max(cpus - used_cpus, 0.0),
+            free_gpus=max(gpus - used_gpus, 0.0),
+            nodes=len(nodes),
+        )
+
+    def job_id(self, sweep: Sweep) -> str:
+        """The fixed submission id of the sweep's current attempt."""
+        return f"orch-{self._settings.instance}-{sweep.id}-{sweep.attempt}"
+
+    def _environment(self) -> dict[str, str]:
+        """Enough for the driver's process to find the same home, database and storage."""
+        return {
+            "ORCH_HOME": str(self._settings.home),
+            "ORCH_DATABASE_URL": self._settings.database_url,
+            "ORCH_STORAGE": str(self._settings.storage),
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+            # The driver and Train's controllers compute nothing; workers get their own number
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def _info(self, sweep: Sweep) -> Any:
+        with self._reaching() as client:
+            try:
+                return client.get_job_info(self.job_id(sweep))
+            except RuntimeError as refusal:
+                if _is_missing(refusal):
+                    return None
+                raise ClusterError(f"Ray does not tell about the driver of sweep {sweep.id}: {refusal}") from refusal
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with self._reaching() as client:
+            answer = client._do_request("GET", path)
+            answer.raise_for_status()
+            return answer.json()["data"]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _reaching(self) -> Iterator[JobSubmissionClient]:
+        try:
+            yield self._client()
+        except (ConnectionError, requests.RequestException) as error:
+            raise Unreachable(
+                f"Ray does not answer at {self._address}: {_plain(str(error))[:200]}. "
+                "Is the cluster up? `orch status` tells, `orch up` starts a local one."
+            ) from error
+
+    def _client(self) -> JobSubmissionClient:
+        if self._connected is None:
+            # Ray takes most of a second to import, and a coordinator that has nothing to start does without
+            from orchestrator.cluster.jobs import TimedJobClient
+
+            self._connected = TimedJobClient(self._address, timeout_s=TIMEOUT_S)
+        return self._connected
+
+
+def _is_missing(refusal: RuntimeError) -> bool:
+    return "status code 404" in str(refusal)
+
+
+def _plain(text: str) -> str:
+    """Without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

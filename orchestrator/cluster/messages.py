@@ -1,0 +1,83 @@
+"""What trials, the mailbox and the workers say to each other. Plain data: nothing here knows Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Train this trial.
+
+    config: what `workloads.train` takes, seed included.
+    directory: where the trial's checkpoints, log and configuration go; a checkpoint in it is taken up.
+    """
+
+    trial_id: int
+    config: Mapping[str, Any]
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A slot was leased; training begins when the trial is told to go on. where: slot and process ids, for people."""
+
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A row of the training loop, which waits for a decision. checkpoint: directory, once it holds one."""
+
+    step: int
+    metrics: Mapping[str, float]
+    checkpoint: str | None = None
+
+
+class Outcome(StrEnum):
+    """How a command ended.
+
+    FAILED: an exception in training that another try may survive. HOPELESS: one that it would only repeat.
+    LOST: the workers went away.
+    """
+
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    HOPELESS = "hopeless"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The slot is done with a command. reason: one sentence for people; "" for DONE and STOPPED."""
+
+    outcome: Outcome
+    reason: str = ""
+    checkpoint: str | None = None
+
+
+Happening = Started | Reported | Ended
+
+
+class Verdict(StrEnum):
+    """What a worker does next: wait for a command, give way to a new process, or leave for good."""
+
+    NEXT = "next"
+    RESTART = "restart"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotView:
+    """One slot, as the pool sees it. trial_id: what it is leased to. pids: of its workers, by rank."""
+
+    name: str
+    ready: bool
+    retiring: bool
+    trial_id: int | None
+    pids: Mapping[int, int] = field(default_factory=dict)
+    losses_in_a_row: int = 0

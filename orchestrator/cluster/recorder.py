@@ -1,0 +1,184 @@
+"""The one writer of trials. What Tune's scheduler decides on has been committed to SQL before it sees it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
+from orchestrator.cluster.search import STEP, Asha, RunAll, steps_of
+from orchestrator.cluster.trainable import HAPPENING
+from orchestrator.lifecycle import TrialState
+from orchestrator.ports import Clock, TrialStore
+from orchestrator.records import Report, Sweep, Trial
+
+LOG = logging.getLogger(__name__)
+LOSSES_WITHOUT_PROGRESS = 5
+SIZE_COLUMNS = ("params", "active_params", "train_flops_per_token")
+
+
+class Recorder:
+    """Moves trials and writes their reports, as things happen."""
+
+    def __init__(self, store: TrialStore, sweep: Sweep, trials: Sequence[Trial], clock: Clock) -> None:
+        self._store, self._sweep, self._clock = store, sweep, clock
+        self._trials = {trial.id: trial for trial in trials}
+        self._losses: dict[int, int] = {}
+
+    def trial(self, trial_id: int) -> Trial:
+        """As last written."""
+        return self._trials[trial_id]
+
+    def started(self, trial_id: int, where: str) -> None:
+        """A slot was leased to it."""
+        trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
+        LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, where)
+
+    def reported(self, trial_id: int, reported: Reported) -> None:
+        """A row of its curve."""
+        self._losses.pop(trial_id, None)
+        self._describe(trial_id, reported)
+        metrics = {name: value for name, value in reported.metrics.items() if math.isfinite(value)}
+        report = Report(
+            trial_id=trial_id,
+            attempt=self._trials[trial_id].attempt,
+            step=reported.step,
+            metrics=metrics,
+            at=self._clock.now(),
+        )
+        self._store.record([report], checkpoints={trial_id: reported.checkpoint} if reported.checkpoint else None)
+
+    def _describe(self, trial_id: int, reported: Reported) -> None:
+        """A trial's size comes with its rows; it is written once."""
+        found = [reported.metrics.get(name) for name in SIZE_COLUMNS]
+        if self._trials[trial_id].params_count is not None or None in found:
+            return
+        params, active, flops = (float(value) for value in found if value is not None)
+        self._store.describe_trial(trial_id, params_count=int(params), active_params=int(active), flops_per_token=flops)
+        self._trials[trial_id] = replace(self._trials[trial_id], params_count=int(params))
+
+    def ended(
+        self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, *, own: bool = False
+    ) -> None:
+        """An end, or PENDING for another attempt."""
+        self._trials[trial_id] = self._store.end_trial(
+            trial_id, state, reason=reason, now=self._clock.now(), checkpoint_path=checkpoint, own_failure=own
+        )
+        LOG.info("trial %d is %s%s", trial_id, state, f": {reason}" if reason else "")
+
+    def failed(self, trial_id: int, ended: Ended) -> bool:
+        """It ended badly. Returns whether it gets another attempt."""
+        trial = self._trials[trial_id]
+        if ended.outcome is Outcome.LOST:
+            losses = self._losses[trial_id] = self._losses.get(trial_id, 0) + 1
+            again = losses < LOSSES_WITHOUT_PROGRESS
+            reason = ended.reason if again else f"{ended.reason}, {losses} times without a report in between"
+            self.ended(trial_id, TrialState.PENDING if again else TrialState.FAILED, reason, ended.checkpoint)
+            return again
+        tries = int(self._sweep.spec.get("retries", 0))
+        again = ended.outcome is Outcome.FAILED and trial.failures < tries
+        self.ended(
+            trial_id, TrialState.PENDING if again else TrialState.FAILED, ended.reason, ended.checkpoint, own=True
+        )
+        return again
+
+
+class RecordingScheduler(TrialScheduler):
+    """Stands between Tune and a scheduler: records first, then asks; knows ends and failures, which Tune does not."""
+
+    def __init__(
+        self, inner: Asha | RunAll, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]
+    ) -> None:
+        """free_slot: tells the mailbox that a trial needs its slot no longer."""
+        super().__init__()
+        self._inner, self._recorder, self._sweep, self._free_slot = inner, recorder, sweep, free_slot
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The inner scheduler was made with them."""
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tune will run it."""
+        self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Record what happened; CONTINUE means train on after a report, try again after a failure."""
+        trial_id, happening = int(trial.trial_id), result[HAPPENING]
+        match happening:
+            case Started():
+                self._recorder.started(trial_id, happening.where)
+                return self.CONTINUE
+            case Reported():
+                return self._on_report(tune_controller, trial, happening)
+            case Ended(outcome=Outcome.DONE):
+                self._recorder.ended(trial_id, TrialState.SUCCEEDED, "", happening.checkpoint)
+                return self.STOP
+            case _:
+                again = self._recorder.failed(trial_id, happening)
+                return self.CONTINUE if again else self.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Follows every STOP."""
+        self._free_slot(int(trial.trial_id))
+        self._inner.on_trial_complete(tune_controller, trial, self._last.pop(trial.trial_id, {}))
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """The trainable's own process died; Tune starts it again."""
+        trial_id = int(trial.trial_id)
+        self._free_slot(trial_id)
+        if self._recorder.trial(trial_id).state is TrialState.RUNNING:
+            self._recorder.failed(trial_id, Ended(outcome=Outcome.LOST, reason="the process that led it was lost"))
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tune drops a trial that does not run."""
+        self._inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """The inner scheduler's choice."""
+        return self._inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        """The inner scheduler's."""
+        return str(self._inner.debug_string())
+
+    def _on_report(self, tune_controller: Any, trial: TuneTrial, reported: Reported) -> str:
+        trial_id, metric = int(trial.trial_id), self._sweep.metric
+        self._recorder.reported(trial_id, reported)
+        value = reported.metrics.get(metric, math.nan)
+        if not math.isfinite(value):
+            self._recorder.ended(trial_id, TrialState.FAILED, _no_metric(metric, reported), own=True)
+            return self.STOP
+        seen = self._last[trial.trial_id] = {STEP: reported.step, metric: value}
+        decision = self._inner.on_trial_result(tune_controller, trial, dict(seen))
+        if decision == self.STOP and reported.step >= steps_of(self._recorder.trial(trial_id)):
+            # It has no step left to save, and what it reached counts as reached
+            return self.CONTINUE
+        if decision == self.STOP:
+            reason = self._inner.explain(trial.trial_id, reported.step, value)
+            self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+        return str(decision)
+
+
+class SystemClock:
+    """The machine's."""
+
+    def now(self) -> datetime:
+        """In UTC."""
+        return datetime.now(UTC)
+
+
+def _no_metric(metric: str, reported: Reported) -> str:
+    if metric in reported.metrics:
+        return f"the sweep's metric {metric} is {reported.metrics[metric]} at step {reported.step}"
+    return (
+        f"the trial does not report the sweep's metric {metric!r}; it reports {', '.join(sorted(reported.metrics))}. "
+        "Set metric.name to one of these"
+    )

@@ -1,0 +1,146 @@
+"""What a sweep gives Tune to decide with: the trials to run, and when to stop one early.
+
+Searchers that propose configurations go here: they add rows through `TrialStore.add_trials`, and `SqlTrials` hands
+them out like planned ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.search_algorithm import SearchAlgorithm
+
+from orchestrator.records import Sweep, Trial
+
+LOG = logging.getLogger(__name__)
+STEP = "step"
+
+
+class SqlTrials(SearchAlgorithm):
+    """Hands out rows of `trial` as Tune trials of the same number, never more at a time than there is room for.
+
+    Tune's own grid search over row numbers would do for planned trials, but fixes the concurrency at the start and
+    gives each trial a new name at every restart, under which a scheduler does not know it again.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], *, room: Callable[[], int], config_of: Callable[[Trial], dict[str, Any]]
+    ) -> None:
+        """room: how many trials may run at once, now. config_of: what the trainable gets."""
+        self._waiting = deque(trials)
+        self._running: set[str] = set()
+        self._room, self._config_of = room, config_of
+        self._spec: dict[str, Any] = {}
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that wait or run."""
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def total_samples(self) -> int:
+        """Tune's progress display asks."""
+        return self.unfinished
+
+    def add_configurations(self, experiments: Any) -> None:
+        """Tune says how its trials are to be made."""
+        self._spec = experiments[0].spec
+
+    def next_trial(self) -> TuneTrial | None:
+        """A trial to start now, or None."""
+        if self._finished or not self._waiting or len(self._running) >= self._room():
+            return None
+        trial = self._waiting.popleft()
+        self._running.add(str(trial.id))
+        return TuneTrial(
+            self._spec["run"],
+            config=self._config_of(trial),
+            trial_id=str(trial.id),
+            experiment_tag=str(trial.number),
+            placement_group_factory=self._spec["resources_per_trial"],
+            storage=self._spec["storage"],
+            # A trainable only waits: if its process dies, it is started again. Failures of trials are counted in SQL
+            max_failures=-1,
+        )
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has ended, one way or the other."""
+        self._running.discard(trial_id)
+
+    def is_finished(self) -> bool:
+        """Whether nothing more will be handed out."""
+        return bool(self._finished) or not self._waiting
+
+
+class EarlyStopping(Protocol):
+    """A Tune scheduler that can say why it stopped a trial."""
+
+    def explain(self, trial_id: str, step: int, value: float) -> str:
+        """One sentence, after a STOP."""
+
+
+class RunAll(FIFOScheduler):
+    """Stops nothing."""
+
+    def explain(self, trial_id: str, step: int, value: float) -> str:
+        """Never asked."""
+        return f"stopped at step {step}"
+
+
+class Asha(AsyncHyperBandScheduler):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), Tune's, with reasons."""
+
+    def explain(self, trial_id: str, step: int, value: float) -> str:
+        """Names the rung and how many results stood there."""
+        bracket = self._brackets[0]
+        for milestone, recorded in bracket._rungs:
+            if milestone <= step and trial_id in recorded:
+                return (
+                    f"stopped by ASHA at step {step}: {self._metric} {value:.4g} is not in the best "
+                    f"1/{bracket.rf:g} of the {len(recorded)} trials that came to step {milestone:g}"
+                )
+        return f"stopped by ASHA at step {step}, its max_steps"
+
+
+def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | RunAll:
+    """The scheduler that `early_terminate` of the sweep's spec asks for."""
+    rule = sweep.spec.get("early_terminate")
+    if not rule:
+        return RunAll()
+    longest = max(steps_of(trial) for trial in trials)
+    max_steps = rule.get("max_steps") or longest
+    if rule["grace_steps"] >= max_steps:
+        LOG.warning("grace_steps %s is no less than max_steps %s: no trial is stopped", rule["grace_steps"], max_steps)
+        return RunAll()
+    return Asha(
+        time_attr=STEP,
+        metric=sweep.metric,
+        mode="min" if sweep.goal == "minimize" else "max",
+        grace_period=rule["grace_steps"],
+        reduction_factor=rule["reduction_factor"],
+        max_t=max_steps,
+    )
+
+
+def steps_of(trial: Trial) -> int:
+    """Steps of the whole trial."""
+    return int(trial.config["training"]["steps"])
+
+
+def replay(scheduler: TrialScheduler, metric: str, curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> None:
+    """Tell a scheduler what it would know, had it been there from the start.
+
+    Args:
+        curves: (trial number in SQL, (step, value) pairs in order of step).
+    """
+    for trial_id, curve in curves:
+        known = SimpleNamespace(trial_id=str(trial_id))
+        scheduler.on_trial_add(None, known)
+        for step, value in curve:
+            scheduler.on_trial_result(None, known, {STEP: step, metric: value})

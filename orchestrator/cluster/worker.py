@@ -1,0 +1,212 @@
+"""Inside each worker of a slot: commands in, rows of `workloads.train` out, until there are no more commands."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import ray
+import ray.train
+import ray.train.collective
+
+from orchestrator.cluster.messages import Command, Ended, Outcome, Reported, Verdict
+
+LOG = logging.getLogger(__name__)
+LEAVE = Verdict.LEAVE
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+class GiveWay(RuntimeError):
+    """Ends this process on purpose, so that Train starts the whole group anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """This worker's place: which mailbox and slot, which start of the group, which rank of how many."""
+
+    mailbox: Any
+    slot: str
+    generation: int
+    rank: int
+    workers: int
+
+
+def serve(config: dict[str, Any]) -> None:
+    """The training function of a slot's Train run. config: `mailbox` (actor handle), `slot` (name)."""
+    seat = _take_seat(config["mailbox"], config["slot"])
+    # Here, not at the top: the Train controller unpickles this function and has no use for two seconds of torch
+    import torch  # noqa: F401
+
+    import workloads.train  # noqa: F401
+
+    # What is loaded now stays; a collection need not walk it after every trial
+    gc.collect()
+    gc.freeze()
+    while (order := _call(seat.mailbox.next_command, seat.slot, seat.generation, seat.rank, os.getpid())) != LEAVE:
+        _give_way_if(order, seat)
+        lease, command = order
+        ended = _run(seat, lease, command)
+        _give_way_if(_call(seat.mailbox.finish, seat.slot, seat.generation, lease, seat.rank, ended), seat)
+        _tidy()
+
+
+def _give_way_if(answer: Any, seat: Seat) -> None:
+    if answer == Verdict.RESTART:
+        raise GiveWay(f"{seat.slot}, rank {seat.rank}: the group is started anew")
+
+
+def _take_seat(mailbox: Any, slot: str) -> Seat:
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    # One start of the group, one generation: rank 0 asks for it, so that ranks of two starts never mix
+    meeting: dict[str, Any] = {"generation": _call(mailbox.hello, slot)} if rank == 0 else {}
+    if workers > 1:
+        meeting = _join_process_group(meeting, rank, workers)
+    return Seat(mailbox, slot, meeting["generation"], rank, workers)
+
+
+def _join_process_group(meeting: dict[str, Any], rank: int, workers: int) -> dict[str, Any]:
+    """torch.distributed over a store that rank 0 opens on a port of the system's choice: none is guessed or clashes."""
+    import torch
+    from torch import distributed
+
+    store = None
+    if rank == 0:
+        host = ray.util.get_node_ip_address()
+        store = distributed.TCPStore(host, 0, workers, is_master=True, wait_for_workers=False)
+        meeting |= {"host": host, "port": store.port}
+    meeting = ray.train.collective.broadcast_from_rank_zero(meeting)
+    if store is None:
+        store = distributed.TCPStore(meeting["host"], meeting["port"], workers, is_master=False)
+    # gloo looks up the host's own name, which a laptop's resolver may not know
+    if meeting["host"].startswith("127.") and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=COLLECTIVE_TIMEOUT)
+    return meeting
+
+
+def _run(seat: Seat, lease: int, command: Command) -> Ended:
+    directory = Path(command.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    error: BaseException | None = None
+    with _logged(directory / ("log.txt" if seat.rank == 0 else f"log.rank{seat.rank}.txt")):
+        try:
+            return _train(seat, lease, command, directory)
+        except Exception as caught:
+            traceback.print_exc()
+            error = caught.with_traceback(None)
+    # Only now: while the except block ran, the traceback's frames held the model
+    return _failure(error, _checkpoint_in(directory))
+
+
+def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
+    import workloads
+
+    trial = workloads.TrialConfig.parse(command.config)
+    checkpoints = directory / "checkpoints"
+    if seat.rank == 0:
+        checkpoints.mkdir(exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(trial.document(), indent=2, default=str) + "\n")
+    resume_from = checkpoints if _checkpoint_in(directory) else None
+    LOG.info("trial %s %s on %s", command.trial_id, "resumes" if resume_from else "starts", socket.gethostname())
+    # Written as a generator, typed as an iterator: closing it is what stops the trial
+    rows: Any = workloads.train(trial, checkpoint_dir=checkpoints, resume_from=resume_from)
+    with closing(rows):
+        for row in rows:
+            reported = _reported(row, directory)
+            LOG.info("step %d: %s", reported.step, _brief(reported))
+            if not _call(seat.mailbox.report, seat.slot, seat.generation, lease, seat.rank, reported):
+                LOG.info("stopped at step %d", reported.step)
+                return Ended(outcome=Outcome.STOPPED, checkpoint=_checkpoint_in(directory))
+    return Ended(outcome=Outcome.DONE, checkpoint=_checkpoint_in(directory))
+
+
+def _reported(row: dict[str, float | int], directory: Path) -> Reported:
+    metrics = {name: float(value) for name, value in row.items() if name != "step"}
+    return Reported(step=int(row["step"]), metrics=metrics, checkpoint=_checkpoint_in(directory))
+
+
+def _brief(reported: Reported) -> str:
+    losses = {name: value for name, value in reported.metrics.items() if name.startswith(("train_loss", "val_"))}
+    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+
+
+def _checkpoint_in(directory: Path) -> str | None:
+    checkpoints = directory / "checkpoints"
+    return str(checkpoints) if any(checkpoints.glob("*.ckpt")) else None
+
+
+def _failure(error: BaseException | None, checkpoint: str | None) -> Ended:
+    """An error as a sentence. The workload's own errors say what to do, and come again at every try."""
+    from workloads.errors import ConfigError, WorkloadError
+
+    hopeless = isinstance(error, ConfigError | WorkloadError)
+    reason = str(error) if hopeless else f"{type(error).__name__}: {error}"
+    return Ended(outcome=Outcome.HOPELESS if hopeless else Outcome.FAILED, reason=reason, checkpoint=checkpoint)
+
+
+def _tidy() -> None:
+    """Leave nothing of a trial to the next one.
+
+    Raises:
+        GiveWay: the trial broke the GPU for this process.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as broken:
+            raise GiveWay(f"the GPU does not recover in this process: {broken}") from None
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Everything that this process prints or logs goes to `path` besides."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    with path.open("a", buffering=1, errors="replace") as file:
+        in_file = logging.StreamHandler(file)
+        in_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        # Ray's own handlers look up sys.stderr each time, and would write every line to the file a second time
+        root.handlers = [in_file, logging.StreamHandler(sys.stderr)]
+        root.setLevel(logging.INFO)
+        try:
+            with redirect_stdout(_Tee(sys.stdout, file)), redirect_stderr(_Tee(sys.stderr, file)):
+                yield
+        finally:
+            root.handlers = handlers
+            root.setLevel(level)
+
+
+class _Tee:
+    """Writes to two streams; is the first in everything else."""
+
+    def __init__(self, first: TextIO, second: TextIO) -> None:
+        self._first, self._second = first, second
+
+    def write(self, text: str) -> int:
+        self._second.write(text)
+        return self._first.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._first, name)
+
+
+def _call(method: Any, *arguments: Any) -> Any:
+    return ray.get(method.remote(*arguments))
