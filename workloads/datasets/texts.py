@@ -1,0 +1,100 @@
+"""Larger byte corpora by name, each with its own split. Torch-free."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import json
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workloads.datasets.catalogue import dataset
+from workloads.datasets.store import folder
+from workloads.errors import DataError, nearest
+
+SHARES = 20
+"""Documents are dealt into twentieths: the last but one for validation, the last for test."""
+NO_TEXT = frozenset(
+    {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo", "idle_test"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A corpus laid out as train, then validation from `validation_start` on, then test from `test_start` on."""
+
+    data: bytes
+    validation_start: int
+    test_start: int
+
+
+def read_text(name: str) -> Text:
+    """The corpus called `name`; see `TEXTS` for the names.
+
+    Raises:
+        DataError: unknown name, or its data set is not on this machine.
+    """
+    if name not in TEXTS:
+        raise DataError(f"{name!r} is not a known corpus. {nearest(name, TEXTS)}")
+    return TEXTS[name]()
+
+
+def by_offset(data: bytes) -> Text:
+    """90% train, 5% validation, 5% test, cut at byte offsets."""
+    return Text(data, len(data) * 90 // 100, len(data) * 95 // 100)
+
+
+def by_document(documents: Sequence[bytes], shares: Sequence[int], between: bytes) -> Text:
+    """Documents in their order within each split, joined by `between`; shares: 0..17 train, 18 validation, 19 test."""
+    kept: dict[str, list[bytes]] = {"train": [], "validation": [], "test": []}
+    for document, share in zip(documents, shares, strict=True):
+        kept[{SHARES - 2: "validation", SHARES - 1: "test"}.get(share, "train")].append(document)
+    train, validation, test = (between.join(part) for part in kept.values())
+    return Text(train + validation + test, len(train), len(train) + len(validation))
+
+
+def _state_of_the_union() -> Text:
+    root = folder(dataset("sotu"))
+    paths = sorted((root / "data").glob("*.txt"))
+    return by_document([p.read_bytes() for p in paths], [i % SHARES for i in range(len(paths))], b"\n\n")
+
+
+def _king_james() -> Text:
+    path = folder(dataset("king_james")) / "bible/data/kjv.jsonl"
+    verses = (json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines())
+    return by_offset("\n".join(verses).encode())
+
+
+def _jargon_file() -> Text:
+    return by_offset(
+        gzip.decompress((folder(dataset("jargon_file")) / "usr/share/doc/jargon-text/jargon.txt.gz").read_bytes())
+    )
+
+
+def _wikipedia() -> Text:
+    entry = dataset("wikipedia_excerpt")
+    return by_offset(bz2.decompress((folder(entry) / entry.members[0]).read_bytes()))
+
+
+def _python_library() -> Text:
+    """Sources of this very Python's standard library without tests: other bytes with every release of Python."""
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = sorted(p for p in root.rglob("*.py") if not NO_TEXT & set(p.relative_to(root).parts))
+    names = [p.relative_to(root).as_posix() for p in paths]
+    shares = [int(hashlib.sha256(name.encode()).hexdigest(), 16) % SHARES for name in names]
+    return by_document([p.read_bytes() for p in paths], shares, b"\n")
+
+
+TEXTS: Mapping[str, Callable[[], Text]] = {
+    "sotu": _state_of_the_union,
+    "king_james": _king_james,
+    "jargon_file": _jargon_file,
+    "wikipedia_excerpt": _wikipedia,
+    "python_library": _python_library,
+}
+"""By name, what reads a corpus: State of the Union addresses 1790-2021 by speech (10.8 MB); the King James Bible
+(4.1 MB); the Jargon File (1.7 MB); an excerpt of Wikipedia's XML (6.1 MB); the standard library's sources by file
+(11 MB, other in every Python)."""
