@@ -13,12 +13,15 @@ from typing import Any
 
 from orchestrator.errors import BadInput
 from orchestrator.records import NewTrial, Scalar
+from orchestrator.spec.cells import Cells
+from orchestrator.spec.expression import ExpressionError
 from orchestrator.spec.model import Parameter, SweepSpec
-from orchestrator.spec.resolve import Resolved, Resolver
+from orchestrator.spec.resolve import Resolved
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError
 
 MAX_PLANNED = 100_000
+MANY_TRIALS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,25 @@ class Plan:
     configurations: int
     skipped: int
     """Cells or draws that came to the configuration of an earlier one and were left out."""
+    constrained: int
+    """Cells or draws that a constraint left out."""
 
     @property
     def warnings(self) -> list[str]:
         """What the file's author may not have meant."""
-        if not self.skipped:
-            return []
-        return [
-            f"{self.skipped} combinations come to a configuration that is planned already and are left out: a "
-            "parameter changes nothing where the chosen method does not have it"
-        ]
+        found = []
+        if self.skipped:
+            found.append(
+                f"{self.skipped} combinations come to a configuration that is planned already and are left out: a "
+                "parameter changes nothing where the chosen method does not have it"
+            )
+        if self.constrained:
+            found.append(f"{self.constrained} combinations are left out by `constraints`")
+        if len(self.trials) == self.configurations and self.configurations > 1:
+            found.append("one seed a configuration: differences may be luck; `seeds: 3` gives intervals")
+        if len(self.trials) >= MANY_TRIALS:
+            found.append(f"{len(self.trials):,} trials are many; `search.max_trials` bounds them")
+        return found
 
 
 def make_plan(spec: SweepSpec) -> Plan:
@@ -54,11 +66,18 @@ def make_plan(spec: SweepSpec) -> Plan:
     trials: list[NewTrial] = []
     seen: set[str] = set()
     skipped = 0
-    resolver = Resolver(spec.workload)
-    for assignment in _assignments(spec):
+    left_out = 0
+    try:
+        cells = Cells(spec)
+    except ExpressionError as error:
+        raise BadInput(f"{error}.") from None
+    for drawn in _draws(spec):
         if len(seen) == limit:
             break
-        resolved = resolver.resolve(assignment, lenient=True)
+        resolved = _cell(cells, drawn)
+        if resolved is None:
+            left_out += 1
+            continue
         config = _complete(resolved)
         digest = config_hash(config)
         if digest in seen:
@@ -68,7 +87,9 @@ def make_plan(spec: SweepSpec) -> Plan:
         params = {name: as_scalar(value) for name, value in resolved.params.items()}
         for seed in spec.seeds:
             trials.append(NewTrial(number=len(trials), config=config, config_hash=digest, seed=seed, params=params))
-    return Plan(tuple(trials), len(seen), skipped)
+    if not trials:
+        raise BadInput("no trial is left: every configuration is left out by `constraints`.")
+    return Plan(tuple(trials), len(seen), skipped, left_out)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -83,7 +104,7 @@ def as_scalar(value: Any) -> Scalar:
 
 
 def _configuration_limit(spec: SweepSpec) -> int:
-    cells = math.prod(len(p.choices) for p in spec.parameters.values() if p.choices is not None)
+    cells = math.prod(map(len, _axes(spec)))
     if spec.search.max_trials is None:
         if cells * len(spec.seeds) > MAX_PLANNED:
             raise BadInput(
@@ -99,27 +120,47 @@ def _configuration_limit(spec: SweepSpec) -> int:
     return spec.search.max_trials // len(spec.seeds)
 
 
-def _assignments(spec: SweepSpec) -> Iterator[dict[str, Any]]:
-    names = list(spec.parameters)
+def _cell(cells: Cells, drawn: dict[str, Any]) -> Resolved | None:
+    try:
+        return cells.cell(drawn)
+    except ExpressionError as error:
+        raise BadInput(f"with {_told(drawn)}: {error}.") from None
+
+
+def _axes(spec: SweepSpec) -> list[list[dict[str, Any]]]:
+    """The finite axes of the search, zipped parameters as one: each a list of partial assignments."""
+    groups = {name: tuple(group) for group in spec.zip for name in group}
+    axes = {}
+    for name, parameter in spec.parameters.items():
+        if parameter.choices is not None:
+            names = groups.get(name, (name,))
+            columns = [spec.parameters[each].choices or [] for each in names]
+            axes[names] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return list(axes.values())
+
+
+def _draws(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    axes = _axes(spec)
     if spec.search.method == "grid":
-        for values in itertools.product(*(spec.parameters[name].choices or () for name in names)):
-            yield dict(zip(names, values, strict=True))
+        for parts in itertools.product(*axes):
+            yield {name: value for part in parts for name, value in part.items()}
         return
-    finite = all(parameter.choices is not None for parameter in spec.parameters.values())
-    cells = math.prod(len(p.choices or ()) for p in spec.parameters.values())
+    ranges = {name: parameter for name, parameter in spec.parameters.items() if parameter.is_range}
+    cells = math.prod(len(axis) for axis in axes)
     # A finite space may hold fewer configurations than were asked for: stop once draws only repeat.
-    draws = 50 * cells + 100 if finite else 100 * (spec.search.max_trials or 1)
+    draws = 50 * cells + 100 if not ranges else 100 * (spec.search.max_trials or 1)
     for index in range(draws):
         # One generator a draw: draw i is the same whatever was drawn, or left out, before it.
         rng = random.Random(f"{spec.search.seed}/{index}")
-        yield {name: draw(spec.parameters[name], rng) for name in names}
+        drawn: dict[str, Any] = {}
+        for axis in axes:
+            weights = spec.parameters[next(iter(axis[0]))].probabilities
+            drawn |= rng.choices(axis, weights=weights)[0]
+        yield drawn | {name: draw(parameter, rng) for name, parameter in ranges.items()}
 
 
 def draw(parameter: Parameter, rng: random.Random) -> Any:
-    """One value of a parameter."""
-    choices = parameter.choices
-    if choices is not None:
-        return rng.choices(choices, weights=parameter.probabilities)[0]
+    """One value of a range."""
     kind, low, high = parameter.kind, parameter.min, parameter.max
     if kind in ("normal", "q_normal"):
         value = rng.gauss(parameter.mu or 0.0, parameter.sigma or 1.0)
@@ -147,7 +188,10 @@ def _complete(resolved: Resolved) -> dict[str, Any]:
     try:
         config = TrialConfig.parse(resolved.config).document()
     except ConfigError as error:
-        cell = ", ".join(f"{name} = {value!r}" for name, value in resolved.params.items())
-        raise BadInput(f"with {cell}: {error}") from None
+        raise BadInput(f"with {_told(resolved.params)}: {error}") from None
     del config["seed"]
     return config
+
+
+def _told(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in params.items()) or "the workload as it stands"

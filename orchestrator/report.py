@@ -123,8 +123,16 @@ class Leaderboard(Answer):
     next_cursor: str | None
 
 
-class CheckDocument(Answer):
-    """Answer of `orch validate`."""
+class PlannedTrial(Answer):
+    """One trial of a plan."""
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+
+
+class PlanDocument(Answer):
+    """Answer of `orch validate` and `orch plan`."""
 
     name: str
     project: str
@@ -133,6 +141,8 @@ class CheckDocument(Answer):
     trials: int
     configurations: int
     seeds: list[int]
+    axes: dict[str, str] = Field(description="Each parameter with its values or its range.")
+    first: list[PlannedTrial] = Field(description="The first trials, as they will run.")
     warnings: list[str]
 
 

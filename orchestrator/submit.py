@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.errors import BadInput, Complaint, Unreachable
-from orchestrator.planning import Plan, make_plan
+from orchestrator.errors import BadInput, Unreachable
+from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Launcher, SweepStore
 from orchestrator.records import Capacity, NewSweep, Sweep
-from orchestrator.report import CheckDocument
-from orchestrator.spec import SweepSpec, load_spec
-from orchestrator.spec.document import parse_document
+from orchestrator.report import PlanDocument, PlannedTrial
+from orchestrator.spec import SweepSpec
+from orchestrator.spec.document import Document
+from orchestrator.spec.load import check_document, read_document
+from orchestrator.spec.model import Parameter
+
+SHOWN_TRIALS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,32 +25,31 @@ class Accepted:
     plan: Plan
 
 
-def check(text: str | bytes, file: str, capacity: Capacity | None) -> Accepted:
+def check(document: Document, capacity: Capacity | None) -> Accepted:
     """All that can be wrong with a sweep file.
 
     Args:
+        document: the file's text with positions, its bases merged in.
         capacity: of the cluster; None where it is not known, and resources are then not checked against it.
 
     Raises:
         BadInput: with every complaint.
     """
-    spec = load_spec(text, file)
+    spec = check_document(document)
     try:
         plan = make_plan(spec)
     except BadInput as error:
-        raise BadInput(
-            [Complaint(c.message, c.file or file, c.line, c.column, c.source, c.hint) for c in error.complaints]
-        ) from None
+        raise BadInput([replace(complaint, file=document.file) for complaint in error.complaints]) from None
     if capacity is not None:
-        _check_resources(spec, capacity, text, file)
+        _check_resources(spec, capacity, document)
     return Accepted(spec, plan)
 
 
-def check_document(accepted: Accepted) -> CheckDocument:
+def plan_document(accepted: Accepted) -> PlanDocument:
     """What a checked file would do."""
     spec, plan = accepted.spec, accepted.plan
     assert spec.metric is not None, "load_spec fills in the metric"
-    return CheckDocument(
+    return PlanDocument(
         name=spec.name,
         project=spec.project,
         metric=spec.metric.name,
@@ -54,6 +57,11 @@ def check_document(accepted: Accepted) -> CheckDocument:
         trials=len(plan.trials),
         configurations=plan.configurations,
         seeds=spec.seeds,
+        axes={name: _axis(parameter) for name, parameter in spec.parameters.items()},
+        first=[
+            PlannedTrial(number=trial.number, params=dict(trial.params), seed=trial.seed)
+            for trial in plan.trials[:SHOWN_TRIALS]
+        ],
         warnings=plan.warnings,
     )
 
@@ -69,7 +77,7 @@ def submit(text: str | bytes, file: str, *, user: str, store: SweepStore, launch
     except Unreachable:
         # A cluster that is away must not keep people from queueing; the policy checks again before it starts.
         capacity = None
-    accepted = check(text, file, capacity)
+    accepted = check(read_document(text, file), capacity)
     spec = accepted.spec
     assert spec.metric is not None, "load_spec fills in the metric"
     new = NewSweep(
@@ -85,8 +93,7 @@ def submit(text: str | bytes, file: str, *, user: str, store: SweepStore, launch
     return store.add_sweep(new, accepted.plan.trials, now=clock.now())
 
 
-def _check_resources(spec: SweepSpec, capacity: Capacity, text: str | bytes, file: str) -> None:
-    document = parse_document(text, file)
+def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:
     complaints = []
     for unit, asked, have in (
         ("gpu", spec.resources.gpu * spec.resources.workers, capacity.gpus),
@@ -102,3 +109,15 @@ def _check_resources(spec: SweepSpec, capacity: Capacity, text: str | bytes, fil
             )
     if complaints:
         raise BadInput(complaints)
+
+
+def _axis(parameter: Parameter) -> str:
+    if parameter.expr is not None:
+        text = f"= {parameter.expr}"
+    elif parameter.choices is not None:
+        text = ", ".join(str(as_scalar(value)) for value in parameter.choices)
+    elif parameter.mu is not None:
+        text = f"{parameter.kind}(mu={parameter.mu:g}, sigma={parameter.sigma:g})"
+    else:
+        text = f"{parameter.kind}({parameter.min:g} to {parameter.max:g})"
+    return f"{text}  when {parameter.when}" if parameter.when else text

@@ -26,9 +26,9 @@ class Client:
         """Queue a sweep file."""
         return self._ask(report.SweepDocument, "POST", "/sweeps", json={"text": text, "file": file, "user": user})
 
-    def check(self, text: str, file: str) -> report.CheckDocument:
+    def check(self, text: str, file: str) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
-        return self._ask(report.CheckDocument, "POST", "/check", json={"text": text, "file": file})
+        return self._ask(report.PlanDocument, "POST", "/check", json={"text": text, "file": file})
 
     def sweeps(self, project: str | None, states: list[str], limit: int) -> report.SweepList:
         """Newest first."""

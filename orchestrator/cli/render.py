@@ -116,6 +116,37 @@ def trials(document: report.SweepDocument) -> Table:
     return table
 
 
+def plan(document: report.PlanDocument) -> RenderableType:
+    """`orch plan`."""
+    axes = Table(box=None, pad_edge=False, title="axes", title_justify="left")
+    axes.add_column("PARAMETER")
+    axes.add_column("VALUES", overflow="fold")
+    for name, values in document.axes.items():
+        axes.add_row(name, values)
+    names = sorted({name for trial in document.first for name in trial.params})
+    rows = Table(box=None, pad_edge=False, title=f"first of {document.trials} trials", title_justify="left")
+    for heading in ("NUMBER", *(short_name(name, names) for name in names), "SEED"):
+        rows.add_column(heading)
+    for each in document.first:
+        rows.add_row(str(each.number), *(cell(each.params.get(name)) for name in names), str(each.seed))
+    head = Text(
+        f"{document.name}: {document.trials} trials, {document.configurations} configurations × "
+        f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
+    )
+    notes = [Text(f"note: {warning}", style="yellow") for warning in document.warnings]
+    return Group(head, Text(), axes, Text(), rows, *notes)
+
+
+def origins(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Where each value of a merged file came from."""
+    table = Table(box=None, pad_edge=False, title="\nvalues and where they stand", title_justify="left")
+    for heading in ("NAME", "VALUE", "FROM"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def trial(document: report.TrialDocument) -> RenderableType:
     """`orch show` of one trial."""
     table = Table(box=None, pad_edge=False, show_header=False)

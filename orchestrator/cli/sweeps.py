@@ -1,10 +1,10 @@
-"""Commands on sweeps: submit, validate, list, show, watch, cancel."""
+"""Commands on sweeps: submit, validate, plan, list, show, watch, cancel."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,13 @@ from orchestrator import report
 from orchestrator.cli import follow, render
 from orchestrator.cli.client import Client
 from orchestrator.cli.command import add
-from orchestrator.cli.connect import connect, read_file, user_name
+from orchestrator.cli.connect import connect, user_name
 from orchestrator.errors import ExitCode, Unreachable
 from orchestrator.lifecycle import SweepState
 from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.cli import files
 
 
 class Format(StrEnum):
@@ -26,6 +29,11 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table for people, json for programs.")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Lay one of the file's `profiles` over it.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a value of the file; may repeat.")
+]
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="Number or name of a sweep.")]
 
 
@@ -33,6 +41,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     add(app, submit)
     add(app, validate)
+    add(app, plan)
     add(app, list_sweeps, "list")
     add(app, show)
     add(app, watch)
@@ -40,10 +49,11 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
-    wait: Annotated[
-        bool, typer.Option("--wait", "-w", help="Follow the sweep to its end; exit 1 if it fails.")
-    ] = False,
+    file: FileArgument,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it to its end; exit 1 if it fails.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and queue nothing.")] = False,
+    profile: ProfileOption = None,
+    assignments: SetOption = None,
     format: FormatOption = Format.TABLE,
 ) -> int:
     """Queue a sweep. Starts the local service if none is running.
@@ -53,11 +63,17 @@ def submit(
       orch submit sweeps/quickstart.yaml
 
       orch submit sweeps/quickstart.yaml --wait --format json > result.json
+
+      orch submit sweeps/quickstart.yaml --set training.steps=1000 --set seeds=3
     """
-    text = read_file(file)
-    _check_locally(text, file)
+    if dry_run:
+        return plan(file, profile=profile, assignments=assignments, format=format)
+    # Reading a sweep file takes pydantic and YAML, which most commands do without.
+    from orchestrator.cli.files import load
+
+    loaded = load(file, profile, assignments or [])
     client = connect(start=True)
-    document = client.submit(text, str(file), user_name())
+    document = client.submit(loaded.text, str(file), user_name())
     as_json = format is Format.JSON
     say = render.note if as_json else render.say
     say(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials")
@@ -75,29 +91,53 @@ def submit(
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file.")],
+    file: FileArgument,
+    profile: ProfileOption = None,
+    assignments: SetOption = None,
     format: FormatOption = Format.TABLE,
 ) -> int:
-    """Check a sweep file and say what it would do. Needs no running service; asks the cluster's size where one runs.
+    """Check a sweep file. Needs no running service; asks the cluster's size where one runs.
 
     Example:
 
       orch validate sweeps/quickstart.yaml
     """
-    text = read_file(file)
-    document = _check_locally(text, file)
-    running = _running_client()
-    if running is not None:
-        document = running.check(text, str(file))
+    document = _checked(file, profile, assignments)[0]
     if format is Format.JSON:
         render.print_json(document)
-    else:
-        render.say(
-            f"{file}: good. {document.trials} trials: {document.configurations} configurations × "
-            f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
-        )
-        for warning in document.warnings:
-            render.say(f"  note: {warning}")
+        return ExitCode.OK
+    render.say(
+        f"{file}: good. {document.trials} trials: {document.configurations} configurations × "
+        f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
+    )
+    for warning in document.warnings:
+        render.say(f"  note: {warning}")
+    return ExitCode.OK
+
+
+def plan(
+    file: FileArgument,
+    profile: ProfileOption = None,
+    assignments: SetOption = None,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Show what a sweep file would do: axes, first trials, warnings, and where merged values came from.
+
+    Examples:
+
+      orch plan sweeps/quickstart.yaml
+
+      orch plan sweeps/quickstart.yaml --set model.d_model=128 --format json
+    """
+    document, loaded = _checked(file, profile, assignments)
+    if format is Format.JSON:
+        render.print_json(document)
+        return ExitCode.OK
+    render.out.print(render.plan(document))
+    if loaded.text.startswith("# merged from"):
+        from orchestrator.cli.files import origins
+
+        render.out.print(render.origins(origins(loaded.document)))
     return ExitCode.OK
 
 
@@ -187,11 +227,14 @@ def trial_number(reference: str) -> int | None:
     return int(digits) if reference.startswith("t") and digits.isdecimal() else None
 
 
-def _check_locally(text: str, file: Path) -> report.CheckDocument:
-    # Reading a sweep file takes pydantic and YAML, which the other commands do without.
-    from orchestrator.submit import check, check_document
+def _checked(
+    file: Path, profile: str | None, assignments: list[str] | None
+) -> tuple[report.PlanDocument, files.SweepFile]:
+    from orchestrator.cli.files import load
 
-    return check_document(check(text, str(file), None))
+    loaded = load(file, profile, assignments or [])
+    client = _running_client()
+    return (client.check(loaded.text, str(file)) if client else loaded.plan), loaded
 
 
 def _running_client() -> Client | None:

@@ -29,22 +29,38 @@ _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A file, or something else that was typed (`--set`), by name and lines."""
+
+    name: str
+    lines: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
-    """1-based line and column."""
+    """1-based line and column of a source."""
 
     line: int
     column: int
+    source: Source
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}"
 
 
 @dataclass(slots=True)
 class Document:
     """Parsed YAML: `data` is dicts, lists and scalars; positions of keys and of values by path."""
 
-    file: str
-    lines: list[str]
+    source: Source
     data: Any = None
     keys: dict[Path, Position] = field(default_factory=dict)
     values: dict[Path, Position] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Name of the source that messages mean where there is no better place."""
+        return self.source.name
 
     def complaint(self, path: Path, message: str, hint: str = "", *, at_key: bool = False) -> Complaint:
         """A complaint about what stands at `path`, or at the nearest thing around it that has a place."""
@@ -56,8 +72,13 @@ class Document:
         return Complaint(message, self.file, hint=hint)
 
     def _at(self, position: Position, message: str, hint: str = "") -> Complaint:
-        source = self.lines[position.line - 1] if 0 < position.line <= len(self.lines) else ""
-        return Complaint(message, self.file, position.line, position.column, source[:200], hint)
+        lines = position.source.lines
+        text = lines[position.line - 1] if 0 < position.line <= len(lines) else ""
+        return Complaint(message, position.source.name, position.line, position.column, text[:200], hint)
+
+    def place(self, mark: yaml.Mark) -> Position:
+        """PyYAML's mark as a position."""
+        return Position(mark.line + 1, mark.column + 1, self.source)
 
 
 def parse_document(text: str | bytes, file: str) -> Document:
@@ -67,7 +88,7 @@ def parse_document(text: str | bytes, file: str) -> Document:
         BadInput: with every duplicate key, tag and unreadable value, or the one syntax error.
     """
     text = _decoded(text, file)
-    document = Document(file, text.splitlines())
+    document = Document(Source(file, tuple(text.splitlines())))
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -76,7 +97,7 @@ def parse_document(text: str | bytes, file: str) -> Document:
         if mark is None:
             raise BadInput([Complaint(f"not YAML: {problem}", file)]) from None
         hint = "Indent with spaces." if "\\t" in problem else ""
-        raise BadInput([document._at(Position(mark.line + 1, mark.column + 1), f"not YAML: {problem}", hint)]) from None
+        raise BadInput([document._at(document.place(mark), f"not YAML: {problem}", hint)]) from None
     except (yaml.YAMLError, ValueError) as error:
         raise BadInput([Complaint(f"not YAML: {_one_line(error)}", file)]) from None
     except RecursionError:
@@ -106,7 +127,7 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: Path, depth: int) -> Any:
         self.nodes += 1
-        position = Position(node.start_mark.line + 1, node.start_mark.column + 1)
+        position = self.document.place(node.start_mark)
         if self.nodes > MAX_NODES:
             raise BadInput(
                 [self.document._at(position, f"more than {MAX_NODES:,} values once aliases are written out")]
@@ -127,7 +148,7 @@ class _Builder:
     def _items(self, node: yaml.MappingNode, path: Path, depth: int) -> Iterator[tuple[str, Any]]:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
-            position = Position(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            position = self.document.place(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(position, "a key must be a word")
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 
 from orchestrator.errors import BadInput, Complaint
+from orchestrator.spec.aliases import translate
 from orchestrator.spec.document import Document, parse_document
 from orchestrator.spec.model import Metric, SweepSpec, Words
 from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is_structural
@@ -22,14 +23,39 @@ MAX_STRUCTURES = 500
 
 
 def load_spec(text: str | bytes, file: str = "sweep.yaml") -> SweepSpec:
-    """Parse and check a sweep file.
+    """Parse and check a sweep file that stands for itself.
+
+    Raises:
+        BadInput: with all complaints, each with file, line, column and advice.
+    """
+    return check_document(read_document(text, file))
+
+
+def read_document(text: str | bytes, file: str) -> Document:
+    """The text of a sweep file that stands for itself, its aliases translated; profiles are left out.
+
+    Raises:
+        BadInput: it is not YAML, or it extends another file.
+    """
+    document = parse_document(text, file)
+    if isinstance(document.data, dict) and "extends" in document.data:
+        message = "`extends` names files beside this one, which are not here."
+        hint = "`orch submit FILE` reads and merges them."
+        raise BadInput([document.complaint(("extends",), message, hint, at_key=True)])
+    translate(document)
+    if isinstance(document.data, dict):
+        document.data.pop("profiles", None)
+    return document
+
+
+def check_document(document: Document) -> SweepSpec:
+    """A document as a spec.
 
     The metric's default is filled in. Every value of every parameter has been tried on the workload, one at a time.
 
     Raises:
         BadInput: with all complaints, each with file, line, column and advice.
     """
-    document = parse_document(text, file)
     spec = _parsed(document)
     complaints = [*_base_complaints(spec, document)]
     if not complaints:
@@ -126,6 +152,8 @@ def _picks(spec: SweepSpec, name: str) -> Assignment:
 
 
 def _ends(parameter: Any) -> list[Any]:
+    if parameter.expr is not None:
+        return []
     if parameter.min is not None:
         return [parameter.min, parameter.max]
     return [parameter.mu]

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.spec.expression import parse
+
 Goal = Literal["minimize", "maximize"]
 Distribution = Literal[
     "uniform",
@@ -27,6 +29,15 @@ class Words(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _formula(text: Any) -> Any:
+    if isinstance(text, str):
+        parse(text)  # its ValueError says what is wrong with the expression
+    return text
+
+
+Formula = Annotated[str, BeforeValidator(_formula)]
+
+
 class Parameter(Words):
     """One swept name: a fixed `value`, a list of `values`, or a range with `min` and `max`."""
 
@@ -41,12 +52,18 @@ class Parameter(Words):
     mu: float | None = Field(None, description="Mean of a normal distribution.")
     sigma: float | None = Field(None, gt=0, description="Standard deviation of a normal distribution.")
     q: float | int | None = Field(None, gt=0, description="Step of the q_ forms: drawn numbers are multiples of it.")
+    expr: Formula | None = Field(None, description='Derived: "4096 // k", over parameters and the configuration.')
+    when: Formula | None = Field(
+        None, description="The parameter exists only where this is true: \"router.name == 'dense_to_sparse'\"."
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        forms = [self.values is not None, "value" in self.model_fields_set, self.is_range]
+        forms = [self.values is not None, "value" in self.model_fields_set, self.is_range, self.expr is not None]
         if sum(forms) != 1:
-            raise ValueError("give exactly one of `value`, `values`, or a range (`min` and `max`, or `mu` and `sigma`)")
+            raise ValueError(
+                "give exactly one of `value`, `values`, `expr`, or a range (`min` and `max`, or `mu` and `sigma`)"
+            )
         if self.probabilities is not None:
             if self.values is None or len(self.probabilities) != len(self.values):
                 raise ValueError("`probabilities` needs one number for each of `values`")
@@ -89,8 +106,8 @@ class Parameter(Words):
 
     @property
     def choices(self) -> list[Any] | None:
-        """The finite list of values, or None for a range."""
-        if self.is_range:
+        """The finite list of values; None for a range and for an expression."""
+        if self.is_range or self.expr is not None:
             return None
         return self.values if self.values is not None else [self.value]
 
@@ -158,12 +175,20 @@ class SweepSpec(Words):
         "default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Sweeps of a project share a leaderboard."
     )
     notes: str = Field("", max_length=10_000, description="Why this sweep exists.")
+    tags: list[str] = Field(default_factory=list, max_length=100, description="Words to find it by.")
     workload: dict[str, Any] = Field(
         default_factory=dict,
         description="The part of every trial's configuration that is fixed: task, model, training.",
     )
     parameters: dict[str, Annotated[Parameter, BeforeValidator(_bare)]] = Field(
         default_factory=dict, description="What is swept: dotted names into `workload`."
+    )
+    zip: list[list[str]] = Field(
+        default_factory=list, description="Groups of parameters whose `values` move together, one after the other."
+    )
+    constraints: list[Formula] = Field(
+        default_factory=list,
+        description='Configurations are left out where one of these is false: "k < num_experts".',
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
         default_factory=lambda: [0], min_length=1, description="Every configuration is trained once with each seed."
@@ -194,6 +219,24 @@ class SweepSpec(Words):
                 raise ValueError(
                     f"a grid needs `values`, but {', '.join(ranges)} is a range; use `search: {{method: random}}`"
                 )
+        self._check_zip()
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"`seeds` has a seed twice: {self.seeds}")
         return self
+
+    def _check_zip(self) -> None:
+        for group in self.zip:
+            lengths = {}
+            for name in group:
+                if name not in self.parameters:
+                    raise ValueError(f"`zip` names {name!r}, which is no parameter of this file")
+                choices = self.parameters[name].choices
+                if choices is None:
+                    raise ValueError(f"`zip` needs `values`, which {name!r} has not")
+                lengths[name] = len(choices)
+            if len(set(lengths.values())) > 1:
+                told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+                raise ValueError(f"parameters that are zipped need equally many values, but {told}")
+        names = [name for group in self.zip for name in group]
+        if len(set(names)) != len(names):
+            raise ValueError("a parameter stands in `zip` twice")

@@ -12,7 +12,8 @@ from orchestrator import board, control, report
 from orchestrator.errors import BadInput, ExitCode, NotFound, OrchError, Unreachable
 from orchestrator.lifecycle import SweepState
 from orchestrator.records import Capacity
-from orchestrator.submit import check, check_document, submit
+from orchestrator.spec.load import read_document
+from orchestrator.submit import check, plan_document, submit
 from orchestrator.web.auth import bearer
 from orchestrator.web.service import Service
 
@@ -61,10 +62,9 @@ def _sweep_routes(service: Service) -> APIRouter:
         return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
     @routes.post("/check")
-    def check_sweep(body: SweepFile) -> report.CheckDocument:
+    def check_sweep(body: SweepFile) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
-        accepted = check(body.text, body.file, _capacity(service))
-        return check_document(accepted)
+        return plan_document(check(read_document(body.text, body.file), _capacity(service)))
 
     @routes.get("/sweeps")
     def list_sweeps(

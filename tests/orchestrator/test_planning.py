@@ -119,7 +119,6 @@ def test_a_boundless_grid_is_refused():
         ({"min": 0, "max": 1, "q": 0.25, "distribution": "q_uniform"}, lambda v: v in (0, 0.25, 0.5, 0.75, 1)),
         ({"mu": 0, "sigma": 1}, lambda v: -6 < v < 6),
         ({"mu": 0, "sigma": 5, "q": 2, "distribution": "q_normal"}, lambda v: v % 2 == 0),
-        ({"values": ["a", "b"], "probabilities": [0.0, 1.0]}, lambda v: v == "b"),
     ],
 )
 def test_draws_keep_their_range(words, holds):
@@ -127,4 +126,67 @@ def test_draws_keep_their_range(words, holds):
     rng = random.Random(0)
     drawn = [draw(parameter, rng) for _ in range(200)]
     assert all(map(holds, drawn))
-    assert len(set(drawn)) > 1 or "values" in words
+    assert len(set(drawn)) > 1
+
+
+def test_probabilities_weigh_a_random_search():
+    text = "parameters: {training.lr: {values: [1e-3, 1e-2], probabilities: [0.0, 1.0]}}\n"
+    found = plan(text + "search: {method: random, max_trials: 5}\n")
+    assert [trial.params["training.lr"] for trial in found.trials] == [1e-2]
+
+
+def test_conditions_expressions_zips_and_constraints_resolve_to_the_table_written_by_hand():
+    text = """\
+workload: {model: {mixer: gru, feedforward: {name: moe, num_experts: 4, router: {name: topk}}}}
+parameters:
+  model.mixer.name: [gru, rg_lru]
+  model.mixer.conv_width: {values: [2, 4], when: "mixer.name == 'rg_lru'"}
+  model.d_model: [16, 32]
+  training.lr: [1e-2, 1e-3]
+  model.feedforward.router.k: [1, 2, 4]
+  model.feedforward.expert_hidden: {expr: "d_model * 2 // k"}
+zip: [[model.d_model, training.lr]]
+constraints: ["k < num_experts", "not (d_model == 32 and k == 2)"]
+"""
+    found = plan(text)
+    rows = [
+        (
+            trial.params["model.mixer.name"],
+            trial.params.get("model.mixer.conv_width"),
+            trial.params["model.d_model"],
+            trial.params["training.lr"],
+            trial.params["model.feedforward.router.k"],
+            trial.config["model"]["feedforward"]["expert_hidden"],
+        )
+        for trial in found.trials
+    ]
+    assert rows == [
+        ("gru", None, 16, 1e-2, 1, 32),
+        ("gru", None, 16, 1e-2, 2, 16),
+        ("gru", None, 32, 1e-3, 1, 64),
+        ("rg_lru", 2, 16, 1e-2, 1, 32),
+        ("rg_lru", 2, 16, 1e-2, 2, 16),
+        ("rg_lru", 2, 32, 1e-3, 1, 64),
+        ("rg_lru", 4, 16, 1e-2, 1, 32),
+        ("rg_lru", 4, 16, 1e-2, 2, 16),
+        ("rg_lru", 4, 32, 1e-3, 1, 64),
+    ]
+    assert found.constrained == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("{training.lr: {expr: nowhere * 2}}", "reads 'nowhere'"),
+        ("{training.lr: {expr: batch_size * 1.0}, training.batch_size: {expr: lr * 2}}", "in a circle"),
+        ("{training.lr: {expr: 1 / (batch_size - 16)}}", "has no value"),
+    ],
+)
+def test_expressions_without_a_value_are_told(words, says):
+    with pytest.raises(BadInput, match=says):
+        plan(f"parameters: {words}\n")
+
+
+def test_constraints_that_leave_nothing_are_told():
+    with pytest.raises(BadInput, match="no trial is left"):
+        plan('parameters: {training.lr: [1e-3]}\nconstraints: ["lr > 1"]\n')

@@ -1,0 +1,151 @@
+"""Words of W&B and Determined that mean the same as ours: read, and moved to where ours stand.
+
+W&B: https://docs.wandb.ai/models/sweeps (method, run_cap, early_terminate.min_iter/eta, description).
+Determined: experiment configuration reference (hyperparameters, searcher, smaller_is_better, slots_per_trial).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.errors import BadInput, Complaint
+from orchestrator.spec.document import Document, Path
+
+Change = Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _goal(smaller_is_better: Any) -> Any:
+    return {True: "minimize", False: "maximize"}.get(smaller_is_better, smaller_is_better)
+
+
+def _method(name: Any) -> Any:
+    return {"bayes": "tpe", "single": "grid", "async_halving": "random", "adaptive_asha": "random"}.get(name, name)
+
+
+def _stopper(name: Any) -> Any:
+    return {"async_halving": "asha", "adaptive_asha": "asha"}.get(name)
+
+
+MOVES: tuple[tuple[Path, Path, Change], ...] = (
+    (("description",), ("notes",), _same),
+    (("labels",), ("tags",), _same),
+    (("hyperparameters",), ("parameters",), _same),
+    (("method",), ("search", "method"), _method),
+    (("run_cap",), ("search", "max_trials"), _same),
+    (("max_trials",), ("search", "max_trials"), _same),
+    (("max_concurrent_trials",), ("resources", "max_concurrent"), _same),
+    (("max_concurrent",), ("resources", "max_concurrent"), _same),
+    (("max_restarts",), ("retries",), _same),
+    (("searcher", "name"), ("early_terminate", "type"), _stopper),
+    (("searcher", "name"), ("search", "method"), _method),
+    (("searcher", "metric"), ("metric", "name"), _same),
+    (("searcher", "smaller_is_better"), ("metric", "goal"), _goal),
+    (("searcher", "max_trials"), ("search", "max_trials"), _same),
+    (("searcher", "max_concurrent_trials"), ("resources", "max_concurrent"), _same),
+    (("searcher", "divisor"), ("early_terminate", "reduction_factor"), _same),
+    (("metric", "smaller_is_better"), ("metric", "goal"), _goal),
+    (("early_terminate", "min_iter"), ("early_terminate", "grace_steps"), _same),
+    (("early_terminate", "grace_period"), ("early_terminate", "grace_steps"), _same),
+    (("early_terminate", "eta"), ("early_terminate", "reduction_factor"), _same),
+    (("early_terminate", "divisor"), ("early_terminate", "reduction_factor"), _same),
+    (("resources", "gpus_per_trial"), ("resources", "gpu"), _same),
+    (("resources", "slots_per_trial"), ("resources", "gpu"), _same),
+    (("resources", "cpus_per_trial"), ("resources", "cpu"), _same),
+    (("resources", "max_slots"), ("resources", "max_concurrent"), _same),
+    (("resources", "priority"), ("priority",), _same),
+)
+"""From where, to where, and how the value changes; None from a change means that there is nothing to say there."""
+
+PARAMETER_WORDS = {"vals": "values", "minval": "min", "maxval": "max", "val": "value"}
+PARAMETER_TYPES = {"int": "int_uniform", "double": "uniform", "categorical": None, "const": None}
+
+
+def translate(document: Document) -> None:
+    """Move aliased words of `document` to ours, each with its place.
+
+    Raises:
+        BadInput: an alias and the word that it stands for are both there.
+    """
+    if not isinstance(document.data, dict):
+        return
+    complaints: list[Complaint] = []
+    moved: list[Path] = []
+    for old, new, change in MOVES:
+        value = _at(document.data, old)
+        if value is _ABSENT or (result := change(value)) is None:
+            continue
+        if _at(document.data, new) is not _ABSENT:
+            here, there = ".".join(map(str, old)), ".".join(map(str, new))
+            message = f"`{here}` says the same as `{there}`, which stands here too."
+            complaints.append(document.complaint(old, message, "Keep one of them.", at_key=True))
+            continue
+        if not _put(document, old, new, result):
+            continue
+        moved.append(old)
+    for old in dict.fromkeys(moved):
+        _remove(document.data, old)
+    if document.data.get("searcher") == {}:
+        del document.data["searcher"]
+    _translate_parameters(document)
+    if complaints:
+        raise BadInput(complaints)
+
+
+def _translate_parameters(document: Document) -> None:
+    parameters = document.data.get("parameters")
+    if not isinstance(parameters, dict):
+        return
+    for name, words in parameters.items():
+        if not isinstance(words, dict):
+            continue
+        for old, new in PARAMETER_WORDS.items():
+            if old in words and new not in words:
+                _put(document, ("parameters", name, old), ("parameters", name, new), words[old])
+                del words[old]
+        kind = words.get("type")
+        if isinstance(kind, str) and kind in PARAMETER_TYPES:
+            del words["type"]
+            if PARAMETER_TYPES[kind] and "distribution" not in words:
+                words["distribution"] = PARAMETER_TYPES[kind]
+        elif kind == "log" and {"min", "max"} <= set(words):
+            # Determined gives a log range by its exponents.
+            del words["type"]
+            base = words.pop("base", 10.0)
+            words |= {"distribution": "log_uniform_values", "min": base ** words["min"], "max": base ** words["max"]}
+
+
+_ABSENT = object()
+
+
+def _at(data: Any, path: Path) -> Any:
+    for part in path:
+        if not isinstance(data, Mapping) or part not in data:
+            return _ABSENT
+        data = data[part]
+    return data
+
+
+def _put(document: Document, old: Path, new: Path, value: Any) -> bool:
+    """False where something that is no mapping stands in the way; its own complaint follows later."""
+    here = document.data
+    for depth, part in enumerate(new[:-1], start=1):
+        here = here.setdefault(part, {})
+        document.values.setdefault(new[:depth], document.values[old])
+        if not isinstance(here, dict):
+            return False
+    here[new[-1]] = value
+    for table in (document.keys, document.values):
+        for path in [path for path in table if path[: len(old)] == old]:
+            table[new + path[len(old) :]] = table[path]
+    return True
+
+
+def _remove(data: dict[str, Any], path: Path) -> None:
+    for part in path[:-1]:
+        data = data[str(part)]
+    data.pop(str(path[-1]), None)
