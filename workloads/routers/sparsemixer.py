@@ -68,6 +68,6 @@ def masked_softmax(z: Tensor, r: float, variant: str) -> Tensor:
 
 def multiplier(p: Tensor, is_one: Tensor, variant: str) -> Tensor:
     """c·p forward and s·p backward, c = 1 where `is_one`, else 1/2 (v1) or 1/3 (v2)."""
-    c = torch.where(is_one, 1.0, SMALL[variant]).to(p.dtype)
+    c = torch.full_like(p, SMALL[variant]).masked_fill(is_one, 1.0)
     s = BACKWARD[variant]
     return s * p + ((c - s) * p).detach()
