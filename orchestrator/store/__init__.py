@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from orchestrator.ports import BoardStore, Outbox, SweepStore, TrialStore
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.database import Database
+from orchestrator.store.migrate import upgrade
 from orchestrator.store.outbox import SqlOutbox
 from orchestrator.store.sweeps import SqlSweeps
 from orchestrator.store.trials import SqlTrials
-from orchestrator.store.upgrade import upgrade
 
 __all__ = ["Store", "open_store"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ def _sqlite_engine(url: sa.URL, foreign_keys: bool) -> sa.Engine:
     def configure(connection: Any, _record: Any) -> None:
         # The driver must not begin transactions by itself: it would begin them without the write lock.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         # FULL: what `submit` accepted must outlive a power cut, which NORMAL does not promise in WAL mode.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
@@ -114,6 +115,19 @@ def _sqlite_engine(url: sa.URL, foreign_keys: bool) -> sa.Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN"))
 
     return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """A new file is switched once and stays so. SQLite does not wait for the lock that this needs, so we do."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _make_private_file(path: Path) -> None:

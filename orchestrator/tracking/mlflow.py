@@ -318,8 +318,8 @@ def _sweep_key(sweep: Sweep) -> str:
 def _key(name: str) -> str:
     """The name as MLflow takes it: letters, digits and _ - . : / and blanks; slashes as in a clean relative path."""
     clean = re.sub(r"[^\w.\- :/]", "_", name)
-    if clean.startswith("/") or posixpath.normpath(clean) != clean:
-        clean = clean.replace("/", "_")
+    if clean.startswith(("/", "..")) or clean == "." or posixpath.normpath(clean) != clean:
+        clean = clean.replace("/", "_").lstrip(".") or "_"
     return clean[:LONGEST_KEY]
 
 

@@ -3,20 +3,21 @@
 import multiprocessing
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from orchestrator.errors import BadInput, OrchError, Unreachable
+from orchestrator.errors import OrchError
 from orchestrator.lifecycle import TrialState
 from orchestrator.store import open_store
 from orchestrator.store.database import Database
+from orchestrator.store.migrate import MIGRATIONS, downgrade, upgrade
 from orchestrator.store.schema import metadata
-from orchestrator.store.upgrade import MIGRATIONS, downgrade, upgrade
 from tests.contracts import racers
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
 from tests.support.postgres import PostgresServer
@@ -148,6 +149,25 @@ def test_processes_that_open_a_new_database_together_all_succeed(empty_url: str)
     assert tables(empty_url) == sorted(metadata.tables)
 
 
+def test_who_comes_in_mid_upgrade_waits_for_its_end(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, go_on = Event(), Event()
+
+    def hold(_: sa.Connection) -> None:
+        made.set()
+        assert go_on.wait(timeout=60)
+
+    monkeypatch.setattr("orchestrator.store.migrate._check_references", hold)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(upgrade, empty_url)
+        assert made.wait(timeout=60)
+        second = pool.submit(upgrade, empty_url)
+        assert not wait([second], timeout=0.3).done
+        go_on.set()
+        first.result(timeout=60)
+        second.result(timeout=60)
+    assert tables(empty_url) == sorted(metadata.tables)
+
+
 def test_a_database_of_a_newer_orch_is_refused_and_left_alone(empty_url: str) -> None:
     upgrade(empty_url)
     database = Database(empty_url)
@@ -171,46 +191,3 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str, mo
     assert tables(empty_url) == []
     upgrade(empty_url)
     assert tables(empty_url) == sorted(metadata.tables)
-
-
-def test_the_file_is_its_owners_alone_and_its_directory_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "orch.db"
-    store = open_store(f"sqlite:///{path}")
-    store.sweeps.add_sweep(a_sweep(), [], now=NOW)
-    rights = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
-    store.close()
-    assert rights == dict.fromkeys(rights, "0o600")
-    assert "orch.db-wal" in rights
-
-
-def test_a_path_with_every_odd_character_works(tmp_path: Path) -> None:
-    path = tmp_path / "100% a b#c" / "orch.db"
-    open_store(f"sqlite:///{path}").close()
-    assert path.exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("orch.db", "write sqlite:///PATH or postgresql://"),
-        ("mysql://localhost/orch", "SQLite or PostgreSQL"),
-        ("sqlite://", "must be a file"),
-    ],
-)
-def test_a_url_that_is_none_says_what_one_looks_like(url: str, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        open_store(url)
-
-
-def test_a_server_that_is_away_is_unreachable_and_its_password_stays_secret() -> None:
-    with pytest.raises(
-        Unreachable, match=r"postgresql\+psycopg://orch:\*\*\*@127.0.0.1:1/orch does not answer"
-    ) as error:
-        open_store("postgresql://orch:secret@127.0.0.1:1/orch")
-    assert "secret" not in str(error.value)
-
-
-def test_a_file_that_is_no_database_is_unreachable(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a database, but long enough to have a header of its own" * 20)
-    with pytest.raises(Unreachable, match="file is not a database"):
-        open_store(f"sqlite:///{tmp_path}/notes.txt")

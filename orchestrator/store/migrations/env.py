@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through the connection that `store.upgrade` hands over, lock taken.
+"""How Alembic reaches the database: through the connection that `store.migrate` hands over, lock taken.
 
 It is not told of `schema.metadata`: a revision that was released must not change with the code of today.
 """
