@@ -171,10 +171,10 @@ def fused_glu_mlp(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor, count
     return _FusedGluMlp.apply(x, w_gate, w_up, w_down, counts, activation)
 
 
-def _hidden_blocks(dtype: torch.dtype, block_m: int, num_experts: int) -> dict[str, int]:
+def _hidden_tile_sizes(dtype: torch.dtype, block_m: int, num_experts: int) -> dict[str, int]:
     # Two accumulators, or one and four tiles of operands: half the columns of a plain product.
     tile = tile_sizes(dtype, block_m, num_experts)
-    return {**tile, "BLOCK_N": tile["BLOCK_N"] // 2}
+    return tile | {"BLOCK_N": tile["BLOCK_N"] // 2, "num_warps": 8 if block_m >= 64 else 4}
 
 
 def _hidden(
@@ -187,7 +187,7 @@ def _hidden(
     g, u = (torch.empty_like(h), torch.empty_like(h)) if keep else (None, None)
     if h.numel():
         block_m, row_blocks = row_grid(x.dtype, num_rows, num_experts)
-        tile = _hidden_blocks(x.dtype, block_m, num_experts)
+        tile = _hidden_tile_sizes(x.dtype, block_m, num_experts)
         _glu_fwd_kernel[(triton.cdiv(hidden, tile["BLOCK_N"]), row_blocks)](
             x,
             w_gate,
@@ -220,7 +220,7 @@ def _hidden_gradients(
     num_experts, _, width = w_down.shape
     if h.numel():
         block_m, row_blocks = row_grid(g.dtype, num_rows, num_experts)
-        tile = _hidden_blocks(g.dtype, block_m, num_experts)
+        tile = _hidden_tile_sizes(g.dtype, block_m, num_experts)
         _glu_bwd_kernel[(triton.cdiv(hidden, tile["BLOCK_N"]), row_blocks)](
             dy,
             w_down,
@@ -268,8 +268,8 @@ class _FusedGluMlp(torch.autograd.Function):
 
 def _spec(name: str, kernel: Any, dtype: str, block_m: int, activation: str, matrices: str, unit: str) -> AotSpec:
     """``matrices`` and ``unit``: the kernel's pointers of ``dtype``, and its strides of one element."""
-    known, launch = aot_tile(dtype, block_m)
-    known |= {"ACTIVATION": activation, "BLOCK_N": known["BLOCK_N"] // 2, **dict.fromkeys(unit.split(), 1)}
+    known, launch = aot_tile(dtype, block_m, _hidden_tile_sizes)
+    known |= {"ACTIVATION": activation, **dict.fromkeys(unit.split(), 1)}
     if "KEEP" in kernel.arg_names:
         known["KEEP"] = True
     types = {f"{matrix}_ptr": f"*{dtype}" for matrix in matrices.split()} | {"counts_ptr": "*i64", "E": "i32"}

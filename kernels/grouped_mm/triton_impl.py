@@ -9,6 +9,7 @@ dimension, [BN] BLOCK_N columns. A block's base is an int64 offset, as rows * co
 inside one expert's matrix offsets are int32, which halves the registers that they take.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -197,7 +198,7 @@ def tile_sizes(dtype: torch.dtype, block_m: int, num_experts: int) -> dict[str, 
         "BLOCK_N": block_n,
         "BLOCK_K": block_k,
         "BLOCK_E": triton.next_power_of_2(num_experts),
-        "num_warps": 8 if block_m >= _most_rows(dtype) else 4,
+        "num_warps": 8 if block_m == 128 else 4,
         "num_stages": 2 if dtype == torch.float32 else 3,
     }
 
@@ -278,9 +279,11 @@ AOT_TILES = [("fp32", 16), ("fp32", 64), ("bf16", 16), ("bf16", 128)]
 """(dtype, rows a block) of the smallest and largest launches, for the ahead-of-time report."""
 
 
-def aot_tile(dtype: str, block_m: int) -> tuple[dict[str, Any], dict[str, int]]:
+def aot_tile(
+    dtype: str, block_m: int, sizes: Callable[[torch.dtype, int, int], dict[str, int]] = tile_sizes
+) -> tuple[dict[str, Any], dict[str, int]]:
     """(constexprs, warps and stages) of a launch with 64 experts, for the ahead-of-time report."""
-    tile = tile_sizes(_DTYPES[dtype], block_m, 64)
+    tile = sizes(_DTYPES[dtype], block_m, 64)
     launch = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
     return {"PRECISION": "ieee", "UPCAST": False, "BLOCK_M": block_m, **tile}, launch
 

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from kernels.aot import AotSpec
 
 # Elements of a program's tile [BN, BE]: a few registers a thread.
-_TILE = 2048
+_TILE = 1024
 
 
 @triton.jit
