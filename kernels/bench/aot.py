@@ -23,6 +23,7 @@ from triton.compiler import ASTSource, CompiledKernel
 from kernels.aot import AotSpec
 
 KERNEL_MODULES: tuple[str, ...] = (
+    "kernels.linear_scan.triton_impl",
     "kernels.moe_route.triton_impl",
     "kernels.moe_dispatch.triton_impl",
     "kernels.grouped_mm.triton_impl",
