@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,8 @@ from rich.text import Text
 
 from orchestrator import report
 
-out = Console(highlight=False)
+# A file or a pipe has no width of its own: tables stay whole there.
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 err = Console(stderr=True, highlight=False)
 
 COLOURS = {
@@ -96,12 +99,12 @@ def trials(document: report.SweepDocument) -> Table:
     names = sorted({name for trial in document.trials for name in trial.params})
     table = Table(box=None, pad_edge=False)
     table.add_column("TRIAL", justify="right")
-    table.add_column("STATE")
+    table.add_column("STATE", no_wrap=True)
     for name in names:
-        table.add_column(short_name(name, names))
+        table.add_column(short_name(name, names), overflow="fold")
     for heading in ("SEED", "STEP", document.metric.upper(), "BEST"):
-        table.add_column(heading, justify="right")
-    table.add_column("REASON", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("REASON", no_wrap=True, overflow="ellipsis")
     for trial in document.trials:
         table.add_row(
             str(trial.trial_id),
@@ -111,7 +114,7 @@ def trials(document: report.SweepDocument) -> Table:
             f"{trial.step}/{trial.steps}",
             number(trial.metrics.get(document.metric)),
             number(trial.best),
-            trial.reason if trial.state not in ("succeeded", "pending") else "",
+            trial.reason.partition(": ")[0] if trial.state == "stopped" else trial.reason,
         )
     return table
 
@@ -216,10 +219,12 @@ def leaderboard_csv(board: report.Leaderboard) -> str:
 
 def short_name(name: str, others: Sequence[str]) -> str:
     """The last parts of a dotted name that tell it from the others."""
+    if name.endswith(".name"):
+        return short_name(name.removesuffix(".name"), [other.removesuffix(".name") for other in others])
     parts = name.split(".")
     for length in range(1, len(parts) + 1):
         short = ".".join(parts[-length:])
-        if sum(other == short or other.endswith(f".{short}") for other in others) == 1 and short != "name":
+        if sum(other == short or other.endswith(f".{short}") for other in others) == 1:
             return short
     return name
 
@@ -229,9 +234,10 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str) and value.startswith("{"):
-        inner = json.loads(value)
-        rest = [f"{key}={cell(each)}" for key, each in inner.items() if key != "name"]
-        return " ".join([str(inner.get("name", "")), *rest]).strip()
+        return cell(json.loads(value))
+    if isinstance(value, dict):
+        options = ", ".join(f"{key}={cell(each)}" for key, each in value.items() if key != "name")
+        return f"{value.get('name', '')}({options})" if options else str(value.get("name", ""))
     return "" if value is None else str(value)
 
 

@@ -48,7 +48,7 @@ class RayLauncher:
 
     def start(self, sweep: Sweep) -> str:
         """Start the sweep's driver and return its job id. Starting the same attempt twice is the same as once."""
-        job_id = self.job_id(sweep)
+        job_id = self.job_id(sweep.id, sweep.attempt)
         # Ray refuses a second job under one id, and two requests at once have failed each other (ray#31356):
         # so ask first, and take a refusal of what is there by now as started
         if self.status(sweep) is not DriverStatus.MISSING:
@@ -76,7 +76,7 @@ class RayLauncher:
         """Ask the driver to stop. Safe to repeat."""
         with self._reaching() as client:
             try:
-                client.stop_job(self.job_id(sweep))
+                client.stop_job(self.job_id(sweep.id, sweep.attempt))
             except RuntimeError as refusal:
                 if not _is_missing(refusal):
                     raise ClusterError(f"Ray does not stop the driver of sweep {sweep.id}: {refusal}") from refusal
@@ -106,9 +106,9 @@ class RayLauncher:
             nodes=len(nodes),
         )
 
-    def job_id(self, sweep: Sweep) -> str:
-        """The fixed submission id of the sweep's current attempt."""
-        return f"orch-{self._settings.instance}-{sweep.id}-{sweep.attempt}"
+    def job_id(self, sweep_id: int, attempt: int) -> str:
+        """The fixed submission id of that attempt of the sweep."""
+        return f"orch-{self._settings.instance}-{sweep_id}-{attempt}"
 
     def _environment(self) -> dict[str, str]:
         """Enough for the driver's process to find the same home, database and storage."""
@@ -124,7 +124,7 @@ class RayLauncher:
     def _info(self, sweep: Sweep) -> Any:
         with self._reaching() as client:
             try:
-                return client.get_job_info(self.job_id(sweep))
+                return client.get_job_info(self.job_id(sweep.id, sweep.attempt))
             except RuntimeError as refusal:
                 if _is_missing(refusal):
                     return None
@@ -134,7 +134,8 @@ class RayLauncher:
         with self._reaching() as client:
             answer = client._do_request("GET", path)
             answer.raise_for_status()
-            return answer.json()["data"]  # type: ignore[no-any-return]
+            data: dict[str, Any] = answer.json()["data"]
+            return data
 
     @contextmanager
     def _reaching(self) -> Iterator[JobSubmissionClient]:

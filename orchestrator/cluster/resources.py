@@ -26,7 +26,8 @@ class TrialResources:
         Raises:
             BadInput: numbers that no worker group can have.
         """
-        found = cls(**(spec.get("resources") or {}))
+        words = spec.get("resources") or {}
+        found = cls(**{name: words[name] for name in ("workers", "cpu", "gpu") if name in words})
         if found.workers < 1:
             raise BadInput(f"resources.workers is {found.workers}, expected 1 or more.")
         if found.cpu < 0 or found.gpu < 0 or found.cpu + found.gpu == 0:

@@ -111,7 +111,7 @@ class Asha(AsyncHyperBandScheduler):
 def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | RunAll:
     """The scheduler that `early_terminate` of the sweep's spec asks for."""
     rule = sweep.spec.get("early_terminate")
-    if not rule:
+    if not rule or rule["type"] == "none":
         return RunAll()
     longest = max(steps_of(trial) for trial in trials)
     max_steps = rule.get("max_steps") or longest
