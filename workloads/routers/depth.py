@@ -25,6 +25,8 @@ class MixtureOfDepths(TopK):
     def __init__(self, d_model: int, num_experts: int, chosen: configs.MixtureOfDepths) -> None:
         super().__init__(d_model, num_experts, chosen)
         self.score = nn.Parameter(torch.randn(d_model) * INIT_STD)
+        # w·x has no bias of its own, and no linear score of centred inputs is positive for an eighth of them
+        self.score_bias = nn.Parameter(torch.zeros(())) if chosen.predictor == "aux" else None
         hidden = max(8, d_model // 4)
         self.predictor = (
             nn.Sequential(nn.Linear(d_model, hidden), nn.SiLU(), nn.Linear(hidden, 1))
@@ -35,7 +37,7 @@ class MixtureOfDepths(TopK):
     def plan(self, x: Tensor, context: LayerContext) -> Routing:
         """Args: x [N, D]. Returns k assignments a served token."""
         r = x @ self.score.to(x.dtype)
-        guess = r if self.predictor is None else self.predictor(x.detach()).squeeze(-1)
+        guess = r + self.score_bias if self.predictor is None else self.predictor(x.detach()).squeeze(-1)
         if not self.training:
             return self._served(x, r, guess > 0, context)
         chosen = self.best(r.detach().view(sequences(context, len(x))))

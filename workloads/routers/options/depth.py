@@ -15,7 +15,8 @@ class MixtureOfDepths(SoftmaxTopK):
     y_t = r_t f(x_t) for served tokens, 0 for the others. With E = 1, f is that one expert; with more, served tokens
     go on to a softmax top-k among them (staged mixture of depths and experts). Choosing the largest looks ahead, so
     evaluation decides token by token: predictor = mlp is a small network on the detached x, trained by binary
-    cross-entropy on whether the token was chosen; aux trains σ(r) itself so. A token is served where it exceeds ½.
+    cross-entropy on whether the token was chosen; aux trains σ(r + b) itself so, b a scalar that only this reads. A
+    token is served where it exceeds ½.
     The paper routes attention and feed-forward together; in this slot the feed-forward alone is routed.
     """
 
