@@ -250,3 +250,19 @@ def _summary(sweep: Sweep, counts: Mapping[TrialState, int]) -> dict[str, Any]:
 
 def _iso(moment: Any) -> str | None:
     return moment.isoformat() if moment else None
+
+
+def output_schemas() -> dict[str, Any]:
+    """JSON Schema of the document that each command answers with."""
+    documents: dict[str, type[Answer]] = {
+        "submit": SweepDocument,
+        "show SWEEP": SweepDocument,
+        "show TRIAL": TrialDocument,
+        "list": SweepList,
+        "cancel": SweepSummary,
+        "status": StatusDocument,
+        "leaderboard": Leaderboard,
+        "validate": PlanDocument,
+        "plan": PlanDocument,
+    }
+    return {command: document.model_json_schema(mode="serialization") for command, document in documents.items()}
