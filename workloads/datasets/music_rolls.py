@@ -61,7 +61,7 @@ def main(splits: Path, out: Path) -> None:
         rolls = [roll(converter.parse(root / name)) for name in names]
         arrays[f"{split}_rolls"] = np.packbits(np.concatenate(rolls), axis=1)
         arrays[f"{split}_lengths"] = np.array([len(r) for r in rolls], np.int64)
-    np.savez(out, **arrays)
+    np.savez(out, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

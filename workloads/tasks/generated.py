@@ -81,7 +81,7 @@ class Generated(Task):
         inputs, targets = self.draw(random, PROBE, self.probe_length)
         digest = hashlib.sha256(repr(self.options).encode())
         for array in (inputs, targets):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -135,7 +135,7 @@ def accuracy(model: Predict, data: Iterator[Batch]) -> tuple[float, float]:
         mask = targets != IGNORE
         hit = (output.argmax(-1) == targets) & mask
         right, scored = right + int(hit.sum()), scored + int(mask.sum())
-        whole, sequences = whole + int((hit == mask).flatten(1).all(1).sum()), sequences + len(batch)
+        whole, sequences = whole + int((hit == mask).reshape(len(batch), -1).all(1).sum()), sequences + len(batch)
     return right / scored, whole / sequences
 
 

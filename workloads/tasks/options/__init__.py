@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from workloads.method import registry
-from workloads.tasks.options import cpu, formal, language, memory, recall, state_tracking
+from workloads.tasks.options import (
+    cpu,
+    forecasting,
+    formal,
+    images,
+    language,
+    memory,
+    music,
+    recall,
+    state_tracking,
+    tabular,
+)
 
-FAMILIES = (cpu, formal, language, memory, recall, state_tracking)
+FAMILIES = (cpu, forecasting, formal, images, language, memory, music, recall, state_tracking, tabular)
 TASKS = registry(method for family in FAMILIES for method in family.METHODS)
