@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,72 @@ from orchestrator.errors import BadInput
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
 from orchestrator.spec.expression import ExpressionError
-from orchestrator.spec.model import Parameter, SweepSpec
-from orchestrator.spec.resolve import Resolved
+from orchestrator.spec.model import SweepSpec
+from orchestrator.spec.space import Axis, Values, axes_of, cells_of, point
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError
 
 MAX_PLANNED = 100_000
 MANY_TRIALS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One configuration without its seed. config: every default written out. params: the swept values that apply."""
+
+    config: dict[str, Any]
+    config_hash: str
+    params: dict[str, Scalar]
+
+
+class Planner:
+    """Makes configurations of one sweep file out of values for its axes.
+
+    Raises:
+        BadInput: when it is made, if derived parameters refer to each other in a circle.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.spec = spec
+        self.axes = axes_of(spec)
+        try:
+            self._cells = Cells(spec)
+        except ExpressionError as error:
+            raise BadInput(f"{error}.") from None
+
+    def configuration(self, values: Values) -> Configuration | None:
+        """The configuration at these values; None where a constraint leaves it out.
+
+        Raises:
+            BadInput: the combination is no valid configuration, or an expression has no value.
+        """
+        try:
+            resolved = self._cells.cell(values)
+        except ExpressionError as error:
+            raise BadInput(f"with {_told(values)}: {error}.") from None
+        if resolved is None:
+            return None
+        try:
+            # What ran is on record whatever defaults become: every default is written out.
+            config = TrialConfig.parse(resolved.config).document()
+        except ConfigError as error:
+            raise BadInput(f"with {_told(resolved.params)}: {error}") from None
+        del config["seed"]
+        params = {name: as_scalar(value) for name, value in resolved.params.items()}
+        return Configuration(config, config_hash(config), params)
+
+    def trials(self, configuration: Configuration, first_number: int) -> list[NewTrial]:
+        """A configuration with every seed, numbered from `first_number`."""
+        return [
+            NewTrial(
+                number=first_number + index,
+                config=configuration.config,
+                config_hash=configuration.config_hash,
+                seed=seed,
+                params=configuration.params,
+            )
+            for index, seed in enumerate(self.spec.seeds)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +120,25 @@ def make_plan(spec: SweepSpec) -> Plan:
     Raises:
         BadInput: the grid has more than 100,000 cells, or a combination of values is no valid configuration.
     """
-    limit = _configuration_limit(spec)
+    planner = Planner(spec)
+    limit = _configuration_limit(spec, planner.axes)
     trials: list[NewTrial] = []
     seen: set[str] = set()
-    skipped = 0
-    left_out = 0
-    try:
-        cells = Cells(spec)
-    except ExpressionError as error:
-        raise BadInput(f"{error}.") from None
-    for drawn in _draws(spec):
+    skipped = constrained = 0
+    for values in _draws(spec, planner.axes):
         if len(seen) == limit:
             break
-        resolved = _cell(cells, drawn)
-        if resolved is None:
-            left_out += 1
-            continue
-        config = _complete(resolved)
-        digest = config_hash(config)
-        if digest in seen:
+        found = planner.configuration(values)
+        if found is None:
+            constrained += 1
+        elif found.config_hash in seen:
             skipped += 1
-            continue
-        seen.add(digest)
-        params = {name: as_scalar(value) for name, value in resolved.params.items()}
-        for seed in spec.seeds:
-            trials.append(NewTrial(number=len(trials), config=config, config_hash=digest, seed=seed, params=params))
+        else:
+            seen.add(found.config_hash)
+            trials += planner.trials(found, len(trials))
     if not trials:
         raise BadInput("no trial is left: every configuration is left out by `constraints`.")
-    return Plan(tuple(trials), len(seen), skipped, left_out)
+    return Plan(tuple(trials), len(seen), skipped, constrained)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -103,9 +152,12 @@ def as_scalar(value: Any) -> Scalar:
     return value if isinstance(value, str | int | float | bool | None) else json.dumps(value, sort_keys=True)
 
 
-def _configuration_limit(spec: SweepSpec) -> int:
-    cells = math.prod(map(len, _axes(spec)))
+def _configuration_limit(spec: SweepSpec, axes: Sequence[Axis]) -> int:
+    if spec.search.method == "list":
+        return len(spec.search.configs)
+    cells = cells_of(axes)
     if spec.search.max_trials is None:
+        assert cells is not None, "the loader asks for max_trials where a range is swept"
         if cells * len(spec.seeds) > MAX_PLANNED:
             raise BadInput(
                 f"the grid has {cells:,} cells and {len(spec.seeds)} seeds; at most {MAX_PLANNED:,} trials are "
@@ -120,78 +172,40 @@ def _configuration_limit(spec: SweepSpec) -> int:
     return spec.search.max_trials // len(spec.seeds)
 
 
-def _cell(cells: Cells, drawn: dict[str, Any]) -> Resolved | None:
-    try:
-        return cells.cell(drawn)
-    except ExpressionError as error:
-        raise BadInput(f"with {_told(drawn)}: {error}.") from None
+def _draws(spec: SweepSpec, axes: Sequence[Axis]) -> Iterator[Values]:
+    """Values to try, in order; a longer search begins with the shorter one's."""
+    match spec.search.method:
+        case "list":
+            yield from (dict(config) for config in spec.search.configs)
+        case "grid":
+            for parts in itertools.product(*(axis.rows for axis in axes)):
+                yield {name: value for part in parts for name, value in part.items()}
+        case "sobol":
+            yield from (point(axes, row) for row in _sobol(len(axes), spec.search.seed, _most_draws(spec, axes)))
+        case _:
+            for index in range(_most_draws(spec, axes)):
+                # One generator a draw: draw i is the same whatever was drawn, or left out, before it.
+                rng = random.Random(f"{spec.search.seed}/{index}")
+                yield point(axes, [rng.random() for _ in axes])
 
 
-def _axes(spec: SweepSpec) -> list[list[dict[str, Any]]]:
-    """The finite axes of the search, zipped parameters as one: each a list of partial assignments."""
-    groups = {name: tuple(group) for group in spec.zip for name in group}
-    axes = {}
-    for name, parameter in spec.parameters.items():
-        if parameter.choices is not None:
-            names = groups.get(name, (name,))
-            columns = [spec.parameters[each].choices or [] for each in names]
-            axes[names] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return list(axes.values())
+def _most_draws(spec: SweepSpec, axes: Sequence[Axis]) -> int:
+    """A finite space may hold fewer configurations than were asked for: stop once draws only repeat."""
+    cells = cells_of(axes)
+    return 100 * (spec.search.max_trials or 1) if cells is None else 50 * cells + 100
 
 
-def _draws(spec: SweepSpec) -> Iterator[dict[str, Any]]:
-    axes = _axes(spec)
-    if spec.search.method == "grid":
-        for parts in itertools.product(*axes):
-            yield {name: value for part in parts for name, value in part.items()}
+def _sobol(dimensions: int, seed: int, count: int) -> Iterator[list[float]]:
+    if dimensions == 0:
+        yield []
         return
-    ranges = {name: parameter for name, parameter in spec.parameters.items() if parameter.is_range}
-    cells = math.prod(len(axis) for axis in axes)
-    # A finite space may hold fewer configurations than were asked for: stop once draws only repeat.
-    draws = 50 * cells + 100 if not ranges else 100 * (spec.search.max_trials or 1)
-    for index in range(draws):
-        # One generator a draw: draw i is the same whatever was drawn, or left out, before it.
-        rng = random.Random(f"{spec.search.seed}/{index}")
-        drawn: dict[str, Any] = {}
-        for axis in axes:
-            weights = spec.parameters[next(iter(axis[0]))].probabilities
-            drawn |= rng.choices(axis, weights=weights)[0]
-        yield drawn | {name: draw(parameter, rng) for name, parameter in ranges.items()}
+    # SciPy's statistics take half a second to import, and this method alone needs them.
+    from scipy.stats import qmc
+
+    engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
+    for _ in range(count):
+        yield engine.random(1)[0].tolist()
 
 
-def draw(parameter: Parameter, rng: random.Random) -> Any:
-    """One value of a range."""
-    kind, low, high = parameter.kind, parameter.min, parameter.max
-    if kind in ("normal", "q_normal"):
-        value = rng.gauss(parameter.mu or 0.0, parameter.sigma or 1.0)
-    elif "log" in kind:
-        value = math.exp(rng.uniform(math.log(low), math.log(high)))  # type: ignore[arg-type]
-    elif kind == "int_uniform":
-        return rng.randint(int(low), int(high))  # type: ignore[arg-type]
-    else:
-        value = rng.uniform(low, high)  # type: ignore[arg-type]
-    if kind.startswith("q_"):
-        return _to_step(value, parameter)
-    return min(int(high), max(int(low), round(value))) if kind.startswith("int_") else value  # type: ignore[arg-type]
-
-
-def _to_step(value: float, parameter: Parameter) -> float | int:
-    step = parameter.q or 1
-    value = round(value / step) * step
-    if parameter.min is not None and parameter.max is not None:
-        value = min(math.floor(parameter.max / step) * step, max(math.ceil(parameter.min / step) * step, value))
-    return int(value) if isinstance(step, int) else float(f"{value:.12g}")
-
-
-def _complete(resolved: Resolved) -> dict[str, Any]:
-    """The configuration with every default written out, so that what ran is on record whatever defaults become."""
-    try:
-        config = TrialConfig.parse(resolved.config).document()
-    except ConfigError as error:
-        raise BadInput(f"with {_told(resolved.params)}: {error}") from None
-    del config["seed"]
-    return config
-
-
-def _told(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {value!r}" for name, value in params.items()) or "the workload as it stands"
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items()) or "the workload as it stands"

@@ -59,7 +59,7 @@ def check_document(document: Document) -> SweepSpec:
     spec = _parsed(document)
     complaints = [*_base_complaints(spec, document)]
     if not complaints:
-        complaints = [*_parameter_complaints(spec, document)]
+        complaints = [*_parameter_complaints(spec, document), *_list_complaints(spec, document)]
     if complaints:
         raise BadInput(complaints)
     return _with_metric(spec, document)
@@ -113,6 +113,23 @@ def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Compl
             problem = _problem(resolver, {**variants[0], name: value}, name)
             if problem and all(_problem(resolver, {**variant, name: value}, name) for variant in variants[1:]):
                 yield document.complaint(place, f"{name} = {value!r}: {problem.message}", problem.hint)
+
+
+def _list_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
+    """Each assignment of a list search, put into the workload."""
+    resolver = Resolver(spec.workload)
+    for index, config in enumerate(spec.search.configs):
+        place = ("search", "configs", index)
+        try:
+            TrialConfig.parse(resolver.resolve(config).config)
+        except UnknownParameter as error:
+            name = str(error)
+            message = f"the workload has no {name!r} here."
+            yield document.complaint((*place, name), message, nearest(name, error.known), at_key=True)
+        except ConfigError as error:
+            problem = error.problems[0]
+            dotted = ".".join(map(str, problem.path))
+            yield document.complaint((*place, dotted), f"{dotted}: {problem.message}", problem.hint)
 
 
 def _problem(resolver: Resolver, assignment: Assignment, name: str) -> Problem | None:

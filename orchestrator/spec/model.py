@@ -128,7 +128,12 @@ class Metric(Words):
 class Search(Words):
     """Which configurations are tried."""
 
-    method: Literal["grid", "random"] = Field("grid", description="grid: every combination. random: independent draws.")
+    method: Literal["grid", "random", "sobol", "list"] = Field(
+        "grid",
+        description="grid: every combination. random: independent draws. sobol: quasi-random draws that fill the space "
+        "evenly. list: the assignments of `configs`.",
+    )
+    configs: list[dict[str, Any]] = Field(default_factory=list, description="For method list: dotted names to values.")
     max_trials: int | None = Field(
         None,
         ge=1,
@@ -138,9 +143,11 @@ class Search(Words):
     seed: int = Field(0, ge=0, description="Seed of the draws; the same file always gives the same trials.")
 
     @model_validator(mode="after")
-    def _random_is_bounded(self) -> Self:
-        if self.method == "random" and self.max_trials is None:
-            raise ValueError("a random search needs `max_trials`")
+    def _method_has_what_it_needs(self) -> Self:
+        if self.method in ("random", "sobol") and self.max_trials is None:
+            raise ValueError(f"a {self.method} search needs `max_trials`")
+        if (self.method == "list") != bool(self.configs):
+            raise ValueError("method list and `configs` go together")
         return self
 
 
@@ -212,7 +219,9 @@ class SweepSpec(Words):
         return data
 
     @model_validator(mode="after")
-    def _grid_is_finite(self) -> Self:
+    def _sections_agree(self) -> Self:
+        if self.search.method == "list" and self.parameters:
+            raise ValueError("method list takes its values from `search.configs`; leave `parameters` out")
         if self.search.method == "grid":
             ranges = [name for name, parameter in self.parameters.items() if parameter.is_range]
             if ranges:

@@ -5,9 +5,10 @@ import random
 import pytest
 
 from orchestrator.errors import BadInput
-from orchestrator.planning import draw, make_plan
+from orchestrator.planning import make_plan
 from orchestrator.spec import load_spec
 from orchestrator.spec.model import Parameter
+from orchestrator.spec.space import value_at
 
 MODEL = "workload: {model: {feedforward: {name: moe, num_experts: 4, router: {name: topk, k: 2}}}}\n"
 
@@ -124,7 +125,7 @@ def test_a_boundless_grid_is_refused():
 def test_draws_keep_their_range(words, holds):
     parameter = Parameter(**words)
     rng = random.Random(0)
-    drawn = [draw(parameter, rng) for _ in range(200)]
+    drawn = [value_at(parameter, rng.random()) for _ in range(200)]
     assert all(map(holds, drawn))
     assert len(set(drawn)) > 1
 
@@ -190,3 +191,23 @@ def test_expressions_without_a_value_are_told(words, says):
 def test_constraints_that_leave_nothing_are_told():
     with pytest.raises(BadInput, match="no trial is left"):
         plan('parameters: {training.lr: [1e-3]}\nconstraints: ["lr > 1"]\n')
+
+
+def test_sobol_fills_the_space_more_evenly_than_chance():
+    words = "parameters: {training.lr: {min: 1e-9, max: 1.0}}\nsearch: {method: %s, max_trials: 32}\n"
+
+    def widest_gap(method: str) -> float:
+        values = sorted(trial.params["training.lr"] for trial in plan(words % method).trials)
+        return max(b - a for a, b in zip([0.0, *values], [*values, 1.0], strict=True))
+
+    assert widest_gap("sobol") < 2 / 32 < widest_gap("random")
+
+
+def test_a_list_is_tried_in_its_order():
+    found = plan(
+        "search: {method: list, configs: [{training.lr: 1e-2}, {model.mixer.name: rg_lru, training.lr: 1e-3}]}\n"
+    )
+    assert [dict(trial.params) for trial in found.trials] == [
+        {"training.lr": 1e-2},
+        {"model.mixer.name": "rg_lru", "training.lr": 1e-3},
+    ]

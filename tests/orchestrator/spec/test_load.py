@@ -124,3 +124,10 @@ def test_mutated_files_end_in_a_spec_or_in_complaints(data):
         text = text[:start] + data.draw(PIECES | st.text(max_size=4)) + text[stop:]
     found = complaints_about(text)
     assert all(each.file == "f.yaml" for each in found)
+
+
+def test_entries_of_a_list_search_are_checked_one_by_one():
+    text = "name: x\nsearch:\n  method: list\n  configs:\n    - {training.lr: 1e-3}\n    - {training.lrr: 1e-3}\n"
+    found = complaint(text)
+    assert (found.line, found.column) == (6, 8)
+    assert "training.lr" in found.hint
