@@ -7,8 +7,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from workloads.datasets import DATASETS
-from workloads.datasets.store import MANIFEST, folder
+from workloads.datasets.texts import TEXTS, Text, by_offset, read_text
 from workloads.errors import DataError, nearest
 
 HERE = Path(__file__).parent
@@ -36,7 +35,15 @@ FROZEN = {
 
 STDLIB = "python_stdlib"
 NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
-PACKAGED = tuple(name for name, entry in DATASETS.items() if entry.kind == "text")
+
+
+def read_split(name: str) -> Text:
+    """A corpus with its split: that of its data set where it is one, else 90/5/5 by offset.
+
+    Raises:
+        DataError: as `read_corpus`.
+    """
+    return read_text(name) if name in TEXTS else by_offset(read_corpus(name))
 
 
 def read_corpus(name: str) -> bytes:
@@ -54,15 +61,15 @@ def read_corpus(name: str) -> bytes:
         return _frozen(name, FROZEN[name])
     if name == STDLIB:
         return _standard_library()
-    if name in PACKAGED:
-        return b"\n".join(file.read_bytes() for file in _files(folder(DATASETS[name])) if file.name != MANIFEST)
+    if name in TEXTS:
+        return read_text(name).data
     path = Path(name).expanduser()
     if path.is_file():
         data = path.read_bytes()
     elif path.is_dir():
         data = b"\n".join(each.read_bytes() for each in _files(path))
     else:
-        advice = nearest(name, (*FROZEN, STDLIB, *PACKAGED))
+        advice = nearest(name, (*FROZEN, STDLIB, *TEXTS))
         raise DataError(
             f"corpus {name!r} is neither a known name nor a file or folder on this machine. {advice} "
             "Give a name, or the path of a text file that every worker can read."

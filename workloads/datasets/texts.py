@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import json
-import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from workloads.datasets.catalogue import dataset
 from workloads.datasets.store import folder
@@ -17,9 +14,6 @@ from workloads.errors import DataError, nearest
 
 SHARES = 20
 """Documents are dealt into twentieths: the last but one for validation, the last for test."""
-NO_TEXT = frozenset(
-    {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo", "idle_test"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +73,11 @@ def _wikipedia() -> Text:
     return by_offset(bz2.decompress((folder(entry) / entry.members[0]).read_bytes()))
 
 
-def _python_library() -> Text:
-    """Sources of this very Python's standard library without tests: other bytes with every release of Python."""
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(p for p in root.rglob("*.py") if not NO_TEXT & set(p.relative_to(root).parts))
-    names = [p.relative_to(root).as_posix() for p in paths]
-    shares = [int(hashlib.sha256(name.encode()).hexdigest(), 16) % SHARES for name in names]
-    return by_document([p.read_bytes() for p in paths], shares, b"\n")
-
-
 TEXTS: Mapping[str, Callable[[], Text]] = {
     "sotu": _state_of_the_union,
     "king_james": _king_james,
     "jargon_file": _jargon_file,
     "wikipedia_excerpt": _wikipedia,
-    "python_library": _python_library,
 }
 """By name, what reads a corpus: State of the Union addresses 1790-2021 by speech (10.8 MB); the King James Bible
-(4.1 MB); the Jargon File (1.7 MB); an excerpt of Wikipedia's XML (6.1 MB); the standard library's sources by file
-(11 MB, other in every Python)."""
+(4.1 MB); the Jargon File (1.7 MB); an excerpt of Wikipedia's XML (6.1 MB)."""

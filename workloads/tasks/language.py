@@ -33,14 +33,14 @@ class BytesLM(Task):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        data = corpora.read_corpus(options.corpus)
+        text = corpora.read_split(options.corpus)
+        data, self.validation_start, self.test_start = text.data, text.validation_start, text.test_start
         self.fingerprint = corpora.sha256(data)
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         size = len(data)
-        self.validation_start, self.test_start = size * 90 // 100, size * 95 // 100
         if self.test_start - self.validation_start < SMALLEST_VALIDATION:
             raise DataError(
-                f"corpus {options.corpus!r} has {size} bytes; its validation split (5%) would have "
+                f"corpus {options.corpus!r} has {size} bytes; its validation split would have "
                 f"{self.test_start - self.validation_start}, and at least {SMALLEST_VALIDATION} are needed. "
                 "Give a longer text."
             )
