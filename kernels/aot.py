@@ -17,6 +17,7 @@ class AotSpec:
         constexprs: the arguments marked ``tl.constexpr``, with the values of a launch.
         num_warps: as at the launch.
         num_stages: as at the launch.
+        backend: "cuda" or "hip" where the kernel is launched so on chips of one maker alone; empty for both.
     """
 
     name: str
@@ -25,3 +26,4 @@ class AotSpec:
     constexprs: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 2
+    backend: str = ""

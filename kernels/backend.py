@@ -4,6 +4,7 @@ import importlib.util
 import os
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
@@ -41,3 +42,14 @@ def pick(backend: str, tensor: Tensor) -> Literal["reference", "cpu", "triton"]:
             )
         return "triton"
     return "reference" if backend == "reference" else "cpu"
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """``input_precision`` of ``tl.dot`` on float32 blocks that were loaded as ``dtype``.
+
+    16-bit inputs lose nothing in tf32. float32 inputs take three tf32 products, which keep 21 bits; AMD has no such
+    mode and multiplies float32 as it is.
+    """
+    if dtype in (torch.bfloat16, torch.float16):
+        return "tf32"
+    return "ieee" if torch.version.hip else "tf32x3"
