@@ -56,7 +56,8 @@ def test_submit_starts_the_service_runs_the_sweep_and_answers_with_its_document(
     status = service.json("status")
     assert {"coordinator_url", "mlflow_url", "ray_dashboard_url", "version", "sweeps"} <= set(status)
     assert httpx.get(status["ray_dashboard_url"], timeout=10).is_success
-    assert (status["sweeps"]["succeeded"], status["sweeps"]["running"]) == (1, 0)
+    assert status["sweeps"]["succeeded"] >= 1
+    assert status["sweeps"]["running"] == 0
     for trial in document["trials"]:
         assert mlflow_metrics(status["mlflow_url"], trial["mlflow_run_id"]) == pytest.approx(trial["metrics"])
 
