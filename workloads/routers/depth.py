@@ -37,7 +37,7 @@ class MixtureOfDepths(TopK):
     def plan(self, x: Tensor, context: LayerContext) -> Routing:
         """Args: x [N, D]. Returns k assignments a served token."""
         r = x @ self.score.to(x.dtype)
-        guess = r + self.score_bias if self.predictor is None else self.predictor(x.detach()).squeeze(-1)
+        guess = self._guess(x, r)
         if not self.training:
             return self._served(x, r, guess > 0, context)
         chosen = self.best(r.detach().view(sequences(context, len(x))))
@@ -47,6 +47,12 @@ class MixtureOfDepths(TopK):
             routing.aux_losses["predictor"] = self.options.predictor_weight * loss
         routing.stats["predictor_accuracy"] = ((guess.detach() > 0) == chosen).float().mean()
         return routing
+
+    def _guess(self, x: Tensor, r: Tensor) -> Tensor:
+        if self.predictor is not None:
+            guess: Tensor = self.predictor(x.detach()).squeeze(-1)
+            return guess
+        return r if self.score_bias is None else r + self.score_bias
 
     def best(self, r: Tensor) -> Tensor:
         """Which tokens are among the C best of their sequence. Args: r [B, T]. Returns bool [B·T]."""
@@ -71,7 +77,9 @@ class ACM(GateRouter):
         super().__init__(d_model, num_experts)
         self.options = chosen
         self.active_experts = num_experts
-        self.gate = Gate(d_model, num_experts + 1)
+        self.gate = nn.Sequential(
+            nn.Linear(d_model, chosen.gate_hidden), nn.GELU(), nn.Linear(chosen.gate_hidden, num_experts + 1)
+        )
         start = torch.tensor(math.log(chosen.temperature))
         self.log_temperature = nn.Parameter(start, requires_grad=chosen.learn_temperature)
 

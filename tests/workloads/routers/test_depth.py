@@ -75,7 +75,7 @@ E = 4
 def test_the_gated_output_is_the_chosen_prefix_of_the_learners_in_both_modes():
     for train in (True, False):
         layer, x = moe("acm", E).train(train), tokens()
-        layer.router.gate.weight.data *= 50
+        layer.router.gate[-1].weight.data *= 50
         routing = route(layer.router, x, context())
         number = (matrix(routing, N, E) != 0).sum(1)
         assert len(set(number.tolist())) > 2

@@ -32,7 +32,7 @@ class MixtureOfDepths(SoftmaxTopK):
 class ACM:
     """Adaptive computation module: the experts are learners whose outputs add up; a gate decides how many run.
 
-    n(t) in {0..E} by a gate of E + 1 logits; y_t = Σ_{i < n(t)} F_i(x_t). Training draws n by straight-through Gumbel
+    n(t) in {0..E} by a two-layer gate of E + 1 logits; y_t = Σ_{i < n(t)} F_i(x_t). Training draws n by straight-through Gumbel
     softmax and runs all learners, so that each choice has a gradient; evaluation takes the argmax and runs n of them.
     Losses: |mean n/E − target|; ln(E + 1) − H(mean choice); 1 − mean |difference of the sequences' mean n/E|. Their
     weights are chosen here, the paper's are not known. `workloads.feedforward.distil` fits the learners to a trained
@@ -44,6 +44,7 @@ class ACM:
     budget_weight: float = option(0.1, "Weight of the distance to the target.", ge=0, sweep=[0.01, 0.1, 1.0])
     entropy_weight: float = option(0.01, "Weight of the entropy term.", ge=0)
     diversity_weight: float = option(0.01, "Weight of the diversity term.", ge=0)
+    gate_hidden: int = option(32, "Hidden width of the gate.", ge=1)
     temperature: float = option(1.0, "Temperature of the Gumbel softmax.", gt=0)
     learn_temperature: bool = option(False, "Learn the temperature.")
 
