@@ -281,10 +281,10 @@ AOT_TILES = [("fp32", 16), ("fp32", 64), ("bf16", 16), ("bf16", 128)]
 
 def aot_tile(
     dtype: str, block_m: int, sizes: Callable[[torch.dtype, int, int], dict[str, int]] = tile_sizes
-) -> tuple[dict[str, Any], dict[str, int]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(constexprs, warps and stages) of a launch with 64 experts, for the ahead-of-time report."""
     tile = sizes(_DTYPES[dtype], block_m, 64)
-    launch = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
+    launch: dict[str, Any] = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
     return {"PRECISION": "ieee", "UPCAST": False, "BLOCK_M": block_m, **tile}, launch
 
 
