@@ -105,7 +105,7 @@ class Probe:
         """From a checkpoint."""
         self._first_choice = {layer: choice.cpu() for layer, choice in state["first_choice"].items()}
         self.detector.load(state["detector"])
-        self.history = [_from_plain(view) for view in state["history"]]
+        self.history = views_of(state)
 
     def _look(self, model: SequenceModel, step: int) -> View:
         was_training = model.training
@@ -150,6 +150,11 @@ class Probe:
         before = self._first_choice.get(index)
         self._first_choice[index] = now
         return {} if before is None else {"churn": float((now != before).float().mean())}
+
+
+def views_of(state: Mapping[str, Any]) -> list[View]:
+    """The history in a probe's saved state."""
+    return [_from_plain(view) for view in state["history"]]
 
 
 def first_choice(routing: Routing, num_tokens: int) -> Tensor:

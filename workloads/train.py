@@ -69,8 +69,8 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
     training = trainer.trial.training
     every = training.checkpoint_every or training.eval_every
     saved = trainer.step
-    if trainer.step == training.steps and trainer.last_row:
-        yield dict(trainer.last_row)
+    if trainer.step == training.steps and trainer.rows:
+        yield dict(trainer.rows[-1])
     try:
         while trainer.step < training.steps:
             trainer.train_step()
@@ -80,6 +80,11 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
             if directory is not None and (ends or trainer.step % every == 0):
                 trainer.save(directory)
                 saved = trainer.step
+            if ends and directory is not None and training.figures and trainer.place.leads:
+                # matplotlib is heavy, and most trials draw nothing
+                from workloads import figures
+
+                figures.draw(directory)
             if reports:
                 yield row
     except GeneratorExit:
@@ -108,7 +113,7 @@ class Trainer:
         self.runner = self._runner()
         self.step = 0
         self.best: float | None = None
-        self.last_row: Row = {}
+        self.rows: list[Row] = []
         self.constants: Row = {
             **measure(self.model, self.task, trial).columns(),
             **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
@@ -174,9 +179,9 @@ class Trainer:
             "tokens_per_s": interval.timed_steps * self.tokens_a_step / max(seconds, 1e-9),
             **self.constants,
         }
-        self.last_row = self.place.from_leader(row)
+        self.rows.append(self.place.from_leader(row))
         self._since_report = _Interval(self.place.device)
-        return dict(self.last_row)
+        return dict(self.rows[-1])
 
     @property
     def tokens_a_step(self) -> int:
@@ -186,7 +191,7 @@ class Trainer:
     def save(self, directory: Path) -> None:
         """Write a checkpoint of this step; the leader does. All workers must call it."""
         self._check_finite()
-        value = self.last_row.get(self.task.metric) if self.last_row.get("step") == self.step else None
+        value = self.rows[-1][self.task.metric] if self.rows and self.rows[-1]["step"] == self.step else None
         best = value is not None and (self.best is None or _better(value, self.best, self.task.goal))
         if best:
             self.best = value
@@ -207,7 +212,8 @@ class Trainer:
             "interval": self._since_report.state(),
             "first_loss": self._first_loss,
             "best": self.best,
-            "last_row": self.last_row,
+            "metric": self.task.metric,
+            "rows": self.rows,
             "probe": self.probe.state(),
             "rng": checkpoint.rng_state(),
         }
@@ -223,7 +229,7 @@ class Trainer:
             return
         state = checkpoint.load(path, self.place.device)
         self._check_same(state, path)
-        self.step, self.best, self.last_row = state["step"], state["best"], state["last_row"]
+        self.step, self.best, self.rows = state["step"], state["best"], state["rows"]
         self._first_loss = state["first_loss"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

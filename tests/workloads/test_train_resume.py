@@ -18,7 +18,10 @@ import yaml
 
 from workloads import build_task, list_tasks, train
 from workloads.checkpoint import latest, load
+from workloads.errors import DataError
 
+# A real text, and short, so that evaluations take no time
+CORPUS = str(Path(__file__).parents[2] / "LICENSE")
 STEPS = 6
 MOE = {"name": "moe", "num_experts": 4, "expert_hidden": 8, "router": {"name": "topk", "k": 2}}
 MODELS = {
@@ -33,7 +36,7 @@ MODELS = {
 def bytes_trial(model: dict[str, Any], **training: Any) -> dict[str, Any]:
     dense = {"name": "dense", "hidden": 16}
     return {
-        "task": "bytes_lm",
+        "task": {"name": "bytes_lm", "corpus": CORPUS},
         "model": {"d_model": 16, "n_layers": 2, "feedforward": dense} | model,
         "training": {"steps": STEPS, "batch_size": 4, "sequence_length": 256, "eval_every": 3} | training,
         "seed": 5,
@@ -90,7 +93,10 @@ def test_resume_is_exact_for_ways_of_training(option: dict[str, Any], tmp_path: 
 
 @pytest.mark.parametrize("name", list_tasks())
 def test_resume_is_exact_for_every_task(name: str, tmp_path: Path):
-    config = build_task(name).smoke()
+    try:
+        config = build_task(name).smoke()
+    except DataError as error:
+        pytest.skip(str(error))
     config["training"] = config.get("training", {}) | {"steps": 3, "eval_every": 3, "warmup_steps": 1}
     assert_resumes_exactly(config, tmp_path, [random.Random(name).randrange(3)])
 
