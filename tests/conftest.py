@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store import Store, open_store
+from tests.support.crew import Crew, gathered_crew
 from tests.support.postgres import PostgresServer, private_postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--accept`: write the frozen texts of tests/surface anew."""
+    parser.addoption("--accept", action="store_true", help="accept changed surfaces (tests/surface)")
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +55,10 @@ def store(database_url: str) -> Iterator[Store]:
     opened = open_store(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def crew() -> Iterator[Crew]:
+    """Processes for tests of what happens at once."""
+    with gathered_crew() as gathered:
+        yield gathered

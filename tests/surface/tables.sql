@@ -1,0 +1,116 @@
+CREATE TABLE project (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  name TEXT NOT NULL, 
+  CONSTRAINT uq_project_name UNIQUE (name)
+)
+
+CREATE TABLE sweep (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  project_id INTEGER NOT NULL, 
+  name TEXT NOT NULL, 
+  submitter TEXT NOT NULL, 
+  state VARCHAR(16) NOT NULL, 
+  version BIGINT NOT NULL, 
+  wish VARCHAR(16) NOT NULL, 
+  priority INTEGER NOT NULL, 
+  metric TEXT NOT NULL, 
+  goal VARCHAR(16) NOT NULL, 
+  spec TEXT NOT NULL, 
+  source TEXT NOT NULL, 
+  slots INTEGER NOT NULL, 
+  attempt INTEGER NOT NULL, 
+  reason TEXT NOT NULL, 
+  ray_job_id TEXT, 
+  mlflow_run_id TEXT, 
+  created_at DATETIME NOT NULL, 
+  started_at DATETIME, 
+  ended_at DATETIME, 
+  CONSTRAINT fk_sweep_project_id FOREIGN KEY(project_id) REFERENCES project (id), 
+  CONSTRAINT ck_sweep_state CHECK (state IN ('queued', 'starting', 'running', 'paused', 'succeeded', 'failed', 'cancelled')), 
+  CONSTRAINT ck_sweep_wish CHECK (wish IN ('run', 'pause', 'cancel')), 
+  CONSTRAINT ck_sweep_goal CHECK (goal IN ('minimize', 'maximize'))
+)
+
+CREATE TABLE trial (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  sweep_id INTEGER NOT NULL, 
+  number INTEGER NOT NULL, 
+  state VARCHAR(16) NOT NULL, 
+  config TEXT NOT NULL, 
+  config_hash TEXT NOT NULL, 
+  seed BIGINT NOT NULL, 
+  attempt INTEGER NOT NULL, 
+  failures INTEGER NOT NULL, 
+  step BIGINT NOT NULL, 
+  step_attempt INTEGER NOT NULL, 
+  checkpoint_path TEXT, 
+  mlflow_run_id TEXT, 
+  params_count BIGINT, 
+  active_params BIGINT, 
+  flops_per_token DOUBLE, 
+  reason TEXT NOT NULL, 
+  started_at DATETIME, 
+  ended_at DATETIME, 
+  CONSTRAINT uq_trial_sweep_id_number UNIQUE (sweep_id, number), 
+  CONSTRAINT fk_trial_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
+  CONSTRAINT ck_trial_state CHECK (state IN ('pending', 'running', 'paused', 'succeeded', 'stopped', 'failed', 'cancelled'))
+)
+
+CREATE TABLE event (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  sweep_id INTEGER NOT NULL, 
+  trial_id INTEGER, 
+  actor TEXT NOT NULL, 
+  what TEXT NOT NULL, 
+  reason TEXT NOT NULL, 
+  at DATETIME NOT NULL, 
+  CONSTRAINT fk_event_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
+  CONSTRAINT fk_event_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+
+CREATE TABLE metric_point (
+  trial_id INTEGER NOT NULL, 
+  name TEXT NOT NULL, 
+  attempt INTEGER NOT NULL, 
+  step BIGINT NOT NULL, 
+  value DOUBLE NOT NULL, 
+  at DATETIME NOT NULL, 
+  CONSTRAINT pk_metric_point PRIMARY KEY (trial_id, name, attempt, step), 
+  CONSTRAINT fk_metric_point_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+CREATE TABLE outbox (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  topic VARCHAR(16) NOT NULL, 
+  sweep_id INTEGER NOT NULL, 
+  trial_id INTEGER, 
+  payload TEXT NOT NULL, 
+  CONSTRAINT ck_outbox_topic CHECK (topic IN ('sweep_started', 'trial_started', 'report', 'trial_ended', 'sweep_ended')), 
+  CONSTRAINT fk_outbox_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
+  CONSTRAINT fk_outbox_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+
+CREATE TABLE trial_metric (
+  trial_id INTEGER NOT NULL, 
+  name TEXT NOT NULL, 
+  last DOUBLE NOT NULL, 
+  last_attempt INTEGER NOT NULL, 
+  last_step BIGINT NOT NULL, 
+  best DOUBLE NOT NULL, 
+  best_step BIGINT NOT NULL, 
+  CONSTRAINT pk_trial_metric PRIMARY KEY (trial_id, name), 
+  CONSTRAINT fk_trial_metric_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+CREATE TABLE trial_param (
+  trial_id INTEGER NOT NULL, 
+  name TEXT NOT NULL, 
+  is_text BOOLEAN NOT NULL, 
+  text TEXT NOT NULL, 
+  number DOUBLE, 
+  CONSTRAINT pk_trial_param PRIMARY KEY (trial_id, name), 
+  CONSTRAINT fk_trial_param_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
