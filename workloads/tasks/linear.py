@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NEWTON_STEPS = 200
+ITERATIONS = 100
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -47,7 +47,7 @@ def _fitted(features: np.ndarray, outputs: int, loss: Callable[[Tensor], Tensor]
     x = torch.from_numpy(features.astype(np.float32))
     weight = torch.zeros(x.shape[1], outputs, requires_grad=True)
     bias = torch.zeros(outputs, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=NEWTON_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

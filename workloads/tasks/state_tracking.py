@@ -30,7 +30,7 @@ class Parity(Generated):
     def draw(self, random: np.random.Generator, count: int, length: int) -> Examples:
         """Inputs and targets [N, max_length + 1] int64, of training's lengths."""
         lengths = random.integers(self.options.min_length, self.options.max_length + 1, count)
-        return bit_strings(random, lengths, each=self.options.answer == "each")
+        return bit_strings(random, lengths, self.options.max_length + 1, each=self.options.answer == "each")
 
     def validation(self, batch_size: int, sequence_length: int) -> Iterator[Batch]:
         """Strings longer than any of training's, which therefore cannot be among them."""
@@ -64,15 +64,16 @@ class Parity(Generated):
     def _longer(self) -> Examples:
         count = self.options.validation_examples
         lengths = np.linspace(self.options.max_length + 1, self.options.test_length, count).round().astype(np.int64)
-        return bit_strings(seeding.numpy_generator(VALIDATION_SEED, "longer"), lengths, each=False)
+        return bit_strings(
+            seeding.numpy_generator(VALIDATION_SEED, "longer"), lengths, self.options.test_length + 1, each=False
+        )
 
 
-def bit_strings(random: np.random.Generator, lengths: np.ndarray, *, each: bool) -> Examples:
-    """Uniform bit strings of these lengths with an end mark: inputs and targets [N, longest + 1] int64.
+def bit_strings(random: np.random.Generator, lengths: np.ndarray, width: int, *, each: bool) -> Examples:
+    """Uniform bit strings of these lengths with an end mark: inputs and targets [N, width] int64.
 
     Inputs: bit + 1, then END to the right. Targets: parity + 1 at the first END, and at each bit if `each`.
     """
-    width = int(lengths.max()) + 1
     within = np.arange(width) < lengths[:, None]
     bits = random.integers(0, 2, (len(lengths), width)) * within
     running = bits.cumsum(axis=1) % 2 + 1
