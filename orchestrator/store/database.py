@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Database:
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url, foreign_keys) if self.is_sqlite else _postgresql_engine(self.url)
+        self._turn = threading.Lock()
         self._writer = self.engine.execution_options(orch_begin="BEGIN IMMEDIATE")
 
     @contextmanager
@@ -56,8 +58,21 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes: all of it or nothing. Raises Unreachable."""
-        with self._translated(), self._writer.begin() as connection:
+        with self._own_turn(), self._translated(), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        """Threads that write to SQLite queue here: at its own lock they would sleep and poll, up to 0.1 s each time."""
+        if not self.is_sqlite:
+            yield
+        elif self._turn.acquire(timeout=LOCK_WAIT_S):
+            try:
+                yield
+            finally:
+                self._turn.release()
+        else:
+            raise Unreachable(f"the database {self.url} does not answer: other threads write for over {LOCK_WAIT_S} s")
 
     def close(self) -> None:
         """Give all connections back."""

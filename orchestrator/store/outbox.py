@@ -33,9 +33,7 @@ class SqlOutbox:
         if not ids:
             return
         with self._database.write() as connection:
-            connection.execute(
-                sa.delete(t.outbox).where(t.outbox.c.id == sa.bindparam("item")), [{"item": id_} for id_ in ids]
-            )
+            connection.execute(sa.delete(t.outbox).where(t.outbox.c.id.in_(ids)))
 
     def size(self, sweep_id: int | None = None) -> int:
         """Items that wait."""

@@ -17,7 +17,7 @@ def race_to_start(url: str, sweep_id: int, barrier: Barrier) -> bool:
     """Start the sweep as seen by all racers before any of them moved; whether this one won."""
     store = open_store(url)
     seen = store.sweeps.sweep(sweep_id)
-    barrier.wait(timeout=60)
+    barrier.wait()
     try:
         store.sweeps.move_sweep(seen, SweepState.STARTING, actor=Actor.COORDINATOR, reason=str(os.getpid()), now=NOW)
     except StaleRow:
@@ -30,7 +30,7 @@ def race_to_start(url: str, sweep_id: int, barrier: Barrier) -> bool:
 def submit_and_train(url: str, name: str, trials: int, steps: int, barrier: Barrier) -> int:
     """Submit a sweep and report from all of its trials, each report in a transaction; the sweep's number."""
     store = open_store(url)
-    barrier.wait(timeout=60)
+    barrier.wait()
     sweep = store.sweeps.add_sweep(a_sweep(name=name), some_trials(trials), now=NOW)
     for trial in store.trials.trials(sweep.id):
         store.trials.start_trial(trial.id, now=NOW)
@@ -42,7 +42,7 @@ def submit_and_train(url: str, name: str, trials: int, steps: int, barrier: Barr
 
 
 def open_and_close(url: str, barrier: Barrier) -> None:
-    barrier.wait(timeout=60)
+    barrier.wait()
     open_store(url).close()
 
 

@@ -1,12 +1,10 @@
 """What the record promises to several threads and processes at once, and to one that is killed."""
 
-import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,27 +15,17 @@ from orchestrator.records import Event, Topic
 from orchestrator.store import Store, audit
 from tests.contracts import racers
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
-
-PROCESSES = 3
-
-
-@contextmanager
-def processes(count: int = PROCESSES) -> Iterator[tuple[Callable[..., Future[Any]], Any]]:
-    """A way to start `count` processes together, and the barrier that they meet at."""
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
-        yield pool.submit, manager.Barrier(count)
+from tests.support.crew import SIZE, Crew
 
 
 def events_of(store: Store) -> list[Event]:
     return store.sweeps.events(limit=100_000)
 
 
-def test_of_many_processes_that_see_a_sweep_alike_one_moves_it(store: Store, database_url: str) -> None:
+def test_of_many_processes_that_see_a_sweep_alike_one_moves_it(store: Store, database_url: str, crew: Crew) -> None:
     sweep = store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
-    with processes() as (start, barrier):
-        racing = [start(racers.race_to_start, database_url, sweep.id, barrier) for _ in range(PROCESSES)]
-        won = [each.result(timeout=60) for each in racing]
+    racing = crew.start(racers.race_to_start, *[(database_url, sweep.id)] * SIZE)
+    won = [each.result() for each in racing]
     assert sorted(won) == [False, False, True]
     assert store.sweeps.sweep(sweep.id).attempt == 1
     assert [event.what for event in events_of(store)] == ["submitted", "queued -> starting"]
@@ -60,27 +48,27 @@ def test_of_many_threads_that_start_a_trial_one_does(store: Store) -> None:
     assert store.trials.trial(trial.id).attempt == 1
 
 
-def test_drivers_coordinator_and_readers_at_once_lose_nothing(store: Store, database_url: str) -> None:
+def test_drivers_coordinator_and_readers_at_once_lose_nothing(store: Store, database_url: str, crew: Crew) -> None:
     trials, steps = 3, 15
-    with processes() as (start, barrier):
-        names = [f"sweep-{number}" for number in range(PROCESSES)]
-        driving = [start(racers.submit_and_train, database_url, name, trials, steps, barrier) for name in names]
-        seen: list[Event] = []
-        tick = 0
-        while not all(each.done() for each in driving):
-            tick += 1
-            for sweep in store.sweeps.open_sweeps():
-                store.sweeps.allot(sweep.id, tick, "a tick")
-                store.sweeps.wish(sweep.id, Wish.PAUSE if tick % 2 else Wish.RUN, user="ada", reason="", now=NOW)
-            seen += store.sweeps.events(after=seen[-1].id if seen else 0)
-        sweep_ids = [each.result() for each in driving]
+    driving = crew.start(
+        racers.submit_and_train, *[(database_url, f"sweep-{number}", trials, steps) for number in range(SIZE)]
+    )
+    seen: list[Event] = []
+    tick = 0
+    while not all(each.done() for each in driving):
+        tick += 1
+        for sweep in store.sweeps.open_sweeps():
+            store.sweeps.allot(sweep.id, tick, "a tick")
+            store.sweeps.wish(sweep.id, Wish.PAUSE if tick % 2 else Wish.RUN, user="ada", reason="", now=NOW)
+        seen += store.sweeps.events(after=seen[-1].id if seen else 0)
+    sweep_ids = [each.result() for each in driving]
     seen += store.sweeps.events(after=seen[-1].id if seen else 0)
     assert seen == events_of(store)
     done = [trial for sweep_id in sweep_ids for trial in store.trials.trials(sweep_id)]
     assert {(trial.state, trial.step, trial.best, trial.best_step) for trial in done} == {
         (TrialState.SUCCEEDED, steps - 1, 1.0, steps - 1)
     }
-    assert len(done) == PROCESSES * trials
+    assert len(done) == SIZE * trials
     items = store.outbox.pending(limit=100_000)
     for trial in done:
         own = [item for item in items if item.trial_id == trial.id]

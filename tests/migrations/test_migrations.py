@@ -1,9 +1,8 @@
 """The migrations make the schema that the code expects, up and down, with rows in it, however many start at once."""
 
-import multiprocessing
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,6 +19,7 @@ from orchestrator.store.migrate import MIGRATIONS, downgrade, upgrade
 from orchestrator.store.schema import metadata
 from tests.contracts import racers
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
+from tests.support.crew import SIZE, Crew
 from tests.support.postgres import PostgresServer
 
 
@@ -140,12 +140,9 @@ def test_a_downgrade_with_rows_leaves_no_table(empty_url: str) -> None:
     assert tables(empty_url) == []
 
 
-def test_processes_that_open_a_new_database_together_all_succeed(empty_url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(3, mp_context=context) as pool:
-        barrier = manager.Barrier(3)
-        for opening in [pool.submit(racers.open_and_close, empty_url, barrier) for _ in range(3)]:
-            opening.result(timeout=60)
+def test_processes_that_open_a_new_database_together_all_succeed(empty_url: str, crew: Crew) -> None:
+    for opening in crew.start(racers.open_and_close, *[(empty_url,)] * SIZE):
+        opening.result()
     assert tables(empty_url) == sorted(metadata.tables)
 
 
