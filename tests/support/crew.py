@@ -1,4 +1,4 @@
-"""Processes that do the same thing at the same moment. Kept for the whole session: each takes a second to start."""
+"""Processes that do the same thing at the same moment. Kept for the whole test run: each takes a second to start."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator

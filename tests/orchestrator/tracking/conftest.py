@@ -1,4 +1,4 @@
-"""A real MLflow server, one a session, that tests may kill and start again."""
+"""A real MLflow server, one a test run, that tests may kill and start again."""
 
 import os
 import signal
