@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,12 +17,14 @@ from orchestrator.cluster import groups, recorder, search
 from orchestrator.cluster.messages import Command
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.trainable import SweepTrial
-from orchestrator.lifecycle import TRIAL_ENDS
+from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS
 from orchestrator.ports import SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
 
 LOG = logging.getLogger(__name__)
+ASKED = "the driver was asked to stop"
+SUPERSEDED = "the sweep has ended, or has another driver"
 ENDED_ALL, ENDED_NOT_ALL, ASKED_TO_STOP = 0, 1, 128 + signal.SIGTERM
 
 RAY_DEFAULTS = {
@@ -55,14 +57,17 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     ray.init(address="auto", namespace=f"orch-{settings.instance}", log_to_driver=False, logging_level=logging.WARNING)
     # Tune would list the files of its loggers that it does not find
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    halt = _Halt()
     # After ray.init, whose own handler would take its place
-    stop = _StopOnSignal()
+    signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, settings, sweeps, rows, resources, stop)
+        _run(sweep, trials, settings, sweeps, rows, resources, halt)
+    except _Halted:
+        LOG.warning("halted: %s", halt.why)
     finally:
         with suppress(Exception):
             ray.shutdown()
-    return _close(sweep_id, rows, stop)
+    return _close(sweep_id, rows, halt.why)
 
 
 def _run(
@@ -72,9 +77,9 @@ def _run(
     sweeps: SweepStore,
     rows: TrialStore,
     resources: TrialResources,
-    stop: _StopOnSignal,
+    halt: _Halt,
 ) -> None:
-    title = f"{sweep.name}-{sweep.id}"
+    title = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep.name)}-{sweep.id}"
     mailbox_name = f"{title} mailbox, attempt {sweep.attempt}"
     mailbox = groups.open_mailbox(mailbox_name)
 
@@ -83,7 +88,13 @@ def _run(
         command = Command(trial_id=trial.id, config={**trial.config, "seed": trial.seed}, directory=directory)
         return {"mailbox": mailbox_name, "command": command}
 
-    queue = search.SqlTrials(trials, room=lambda: pool.size, config_of=config_of)
+    def wanted() -> int:
+        now = sweeps.sweep(sweep.id)
+        if now.attempt != sweep.attempt or now.state in SWEEP_ENDS:
+            halt.call(SUPERSEDED)
+        return min(now.slots, queue.unfinished)
+
+    queue = search.SqlTrials(trials, room=lambda: pool.size, halted=halt.stop_all, config_of=config_of)
     all_trials = rows.trials(sweep.id)
     inner = search.early_stopping(sweep, all_trials)
     search.replay(inner, sweep.metric, [(trial.id, rows.curve(trial.id, sweep.metric)) for trial in all_trials])
@@ -91,7 +102,8 @@ def _run(
     pool = groups.Pool(
         groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
         mailbox,
-        wanted=lambda: min(sweeps.sweep(sweep.id).slots, queue.unfinished),
+        wanted=wanted,
+        give_up=halt.call,
     )
     scheduler = recorder.RecordingScheduler(
         inner,
@@ -105,7 +117,7 @@ def _run(
             name=f"{title}-tune",
             search_alg=queue,
             scheduler=scheduler,
-            stop=stop,
+            stop=halt,
             # A trainable only waits, but must take something; a core of its own would be one less for the groups
             resources_per_trial={"cpu": 0, "memory": 1},
             reuse_actors=True,
@@ -113,32 +125,38 @@ def _run(
             verbose=0,
             raise_on_failed_trial=False,
         )
+        if halt.why:
+            raise _Halted
 
 
-class _StopOnSignal(tune.Stopper):
-    """Ends the Tune run soon after SIGTERM; trials keep their last checkpoints."""
+class _Halted(Exception):
+    """The Tune run ended before its trials did."""
+
+
+class _Halt(tune.Stopper):
+    """Ends the Tune run soon after it is called; trials keep their last checkpoints."""
 
     def __init__(self) -> None:
-        self.asked = False
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask)
+        self.why = ""
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def call(self, why: str) -> None:
+        """The first call's reason stands."""
+        self.why = self.why or why
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         """Tune asks about ten times a second."""
-        return self.asked
+        return bool(self.why)
 
 
-def _close(sweep_id: int, rows: TrialStore, stop: _StopOnSignal) -> int:
-    if stop.asked:
-        rows.requeue_trials(sweep_id, reason="the driver was asked to stop", now=recorder.SystemClock().now())
+def _close(sweep_id: int, rows: TrialStore, why: str) -> int:
+    if why and why != SUPERSEDED:
+        rows.requeue_trials(sweep_id, reason=why, now=recorder.SystemClock().now())
+    if why == ASKED:
         return ASKED_TO_STOP
     left = [trial for trial in rows.trials(sweep_id) if trial.state not in TRIAL_ENDS]
     if left:
-        LOG.error("trials without an end: %s", ", ".join(str(trial.id) for trial in left))
+        LOG.error("%s: trials without an end: %s", why or "unexpected", ", ".join(str(trial.id) for trial in left))
     return ENDED_NOT_ALL if left else ENDED_ALL

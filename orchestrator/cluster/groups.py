@@ -26,6 +26,7 @@ from orchestrator.cluster.worker import serve
 LOG = logging.getLogger(__name__)
 LOOK_AT_ALLOTMENT_S = 1.0
 CLOSE_GRACE_S = 10.0
+STARTS_BEFORE_GIVING_UP = 5
 
 
 def open_mailbox(name: str) -> Any:
@@ -45,8 +46,11 @@ class PoolConfig:
 class Pool:
     """As many slots as `wanted()` says, looked up about once a second: grows at once, shrinks as slots get free."""
 
-    def __init__(self, config: PoolConfig, mailbox: Any, wanted: Callable[[], int]) -> None:
-        self._config, self._mailbox, self._wanted = config, mailbox, wanted
+    def __init__(
+        self, config: PoolConfig, mailbox: Any, *, wanted: Callable[[], int], give_up: Callable[[str], None]
+    ) -> None:
+        """give_up: called with the reason when a group cannot be brought up at all."""
+        self._config, self._mailbox, self._wanted, self._give_up = config, mailbox, wanted, give_up
         self._groups: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
@@ -57,8 +61,11 @@ class Pool:
         self._follower.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._closing.set()
+        if error is not None:
+            # The end of the job takes the groups along, and whoever asked for it is waiting
+            return
         self._follower.join(timeout=CLOSE_GRACE_S)
         ray.get(self._mailbox.resize.remote(0))
         for group in list(self._groups.values()):
@@ -68,6 +75,7 @@ class Pool:
         while not self._closing.wait(LOOK_AT_ALLOTMENT_S):
             try:
                 self._resize()
+                self._look_for_broken()
             except Exception:
                 LOG.exception("the pool could not be resized; trying again")
 
@@ -79,6 +87,11 @@ class Pool:
         self.size = size
         for _ in range(lacking):
             self._start_group()
+
+    def _look_for_broken(self) -> None:
+        for slot in ray.get(self._mailbox.view.remote()):
+            if slot.losses_in_a_row >= STARTS_BEFORE_GIVING_UP:
+                self._give_up(f"{slot.name} does not start, {slot.losses_in_a_row} times in a row: {slot.last_loss}")
 
     def _start_group(self) -> None:
         number = next(n for n in range(len(self._groups) + 1) if f"slot-{n}" not in self._groups)

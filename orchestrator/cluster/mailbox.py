@@ -53,6 +53,7 @@ class _Slot:
     lease: _Lease | None = None
     retiring: bool = False
     losses_in_a_row: int = 0
+    last_loss: str = ""
 
     @property
     def ready(self) -> bool:
@@ -91,6 +92,7 @@ class Mailbox:
         """Workers of the group went away; Train starts it anew. What it was doing is LOST."""
         if slot := self._slots.get(name):
             slot.losses_in_a_row += 1
+            slot.last_loss = reason
             self._new_generation(slot, reason)
             await self._tell()
 
@@ -110,6 +112,7 @@ class Mailbox:
                 trial_id=slot.lease.trial_id if slot.lease else None,
                 pids=dict(slot.pids),
                 losses_in_a_row=slot.losses_in_a_row,
+                last_loss=slot.last_loss,
             )
             for slot in self._slots.values()
         ]

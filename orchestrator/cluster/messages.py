@@ -73,7 +73,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotView:
-    """One slot, as the pool sees it. trial_id: what it is leased to. pids: of its workers, by rank."""
+    """One slot, as the pool sees it.
+
+    trial_id: what it is leased to. pids: of its workers, by rank. losses_in_a_row: since it was last ready.
+    """
 
     name: str
     ready: bool
@@ -81,3 +84,4 @@ class SlotView:
     trial_id: int | None
     pids: Mapping[int, int] = field(default_factory=dict)
     losses_in_a_row: int = 0
+    last_loss: str = ""

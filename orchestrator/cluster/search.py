@@ -30,12 +30,17 @@ class SqlTrials(SearchAlgorithm):
     """
 
     def __init__(
-        self, trials: Sequence[Trial], *, room: Callable[[], int], config_of: Callable[[Trial], dict[str, Any]]
+        self,
+        trials: Sequence[Trial],
+        *,
+        room: Callable[[], int],
+        halted: Callable[[], bool],
+        config_of: Callable[[Trial], dict[str, Any]],
     ) -> None:
-        """room: how many trials may run at once, now. config_of: what the trainable gets."""
+        """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets."""
         self._waiting = deque(trials)
         self._running: set[str] = set()
-        self._room, self._config_of = room, config_of
+        self._room, self._halted, self._config_of = room, halted, config_of
         self._spec: dict[str, Any] = {}
 
     @property
@@ -54,7 +59,7 @@ class SqlTrials(SearchAlgorithm):
 
     def next_trial(self) -> TuneTrial | None:
         """A trial to start now, or None."""
-        if self._finished or not self._waiting or len(self._running) >= self._room():
+        if self.is_finished() or len(self._running) >= self._room():
             return None
         trial = self._waiting.popleft()
         self._running.add(str(trial.id))
@@ -75,7 +80,7 @@ class SqlTrials(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether nothing more will be handed out."""
-        return bool(self._finished) or not self._waiting
+        return bool(self._finished) or not self._waiting or self._halted()
 
 
 class EarlyStopping(Protocol):
