@@ -25,6 +25,8 @@ from kernels.aot import AotSpec
 KERNEL_MODULES: tuple[str, ...] = (
     "kernels.linear_scan.triton_impl",
     "kernels.fused_rnn.triton_impl",
+    "kernels.chunk_gla.triton_impl",
+    "kernels.gated_delta_rule.triton_impl",
     "kernels.moe_route.triton_impl",
     "kernels.moe_dispatch.triton_impl",
     "kernels.grouped_mm.triton_impl",

@@ -9,6 +9,8 @@ In a chunk, with Γ_ij = Π_{j<l≤i} exp(g_l) for i ≥ j, p_i = Γ from the ch
 after a strong decay keeps its precision. Letters: N chunks in all heads, C steps of a chunk.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +24,38 @@ def _decays(g_NC: Tensor) -> Tensor:
     return rows.cumsum(dim=1).exp().tril()
 
 
+class Chunks(NamedTuple):
+    """A call cut into chunks: the two sides of the triangular system, and what reads and writes the state."""
+
+    system_NCC: Tensor  # M, strictly lower triangular
+    right_NCX: Tensor  # diag(β) [V, diag(p) K]
+    scores_NCC: Tensor  # Q Kᵀ ⊙ Γ
+    read_NCK: Tensor  # diag(p) Q
+    write_NCK: Tensor  # diag(r) K
+    decay_N: Tensor  # p at a chunk's end
+
+
+def cut(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, size: int, inner: torch.dtype) -> Chunks:
+    """Chunks of ``size`` steps; a padded step has key 0, beta 0 and log decay 0, and leaves the state alone."""
+    steps = k.shape[1]
+
+    def chunks(x: Tensor) -> Tensor:
+        return F.pad(x.to(inner).transpose(1, 2), (0, 0, 0, -steps % size)).reshape(-1, size, x.shape[-1])
+
+    q_NCK, k_NCK, v_NCV, beta_NC1 = chunks(q), chunks(k), chunks(v), chunks(beta[..., None])
+    g_NC = chunks(log_decay[..., None])[..., 0]
+    decay_NCC = _decays(g_NC)
+    from_start_NC1 = g_NC.cumsum(dim=1).exp()[..., None]
+    return Chunks(
+        system_NCC=(beta_NC1 * torch.bmm(k_NCK, k_NCK.transpose(1, 2)) * decay_NCC).tril(-1),
+        right_NCX=beta_NC1 * torch.cat([v_NCV, from_start_NC1 * k_NCK], dim=-1),
+        scores_NCC=torch.bmm(q_NCK, k_NCK.transpose(1, 2)) * decay_NCC,
+        read_NCK=q_NCK * from_start_NC1,
+        write_NCK=k_NCK * decay_NCC[:, -1, :, None],
+        decay_N=from_start_NC1[:, -1, 0],
+    )
+
+
 def gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, h0: Tensor | None = None, chunk: int = 64
 ) -> tuple[Tensor, Tensor]:
@@ -29,33 +63,19 @@ def gated_delta_rule(
     batch, steps, heads, keys = k.shape
     values = v.shape[-1]
     inner = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
-    size = min(chunk, steps)
+    x = cut(q, k, v, beta, log_decay, min(chunk, steps), inner)
+    solved = torch.linalg.solve_triangular(x.system_NCC, x.right_NCX, upper=False, unitriangular=True)
 
-    def chunks(x: Tensor) -> Tensor:
-        """[B, T, H, X] -> [N, C, X]; a padded step has key 0, beta 0 and log decay 0, and leaves the state alone."""
-        return F.pad(x.to(inner).transpose(1, 2), (0, 0, 0, -steps % size)).reshape(-1, size, x.shape[-1])
+    def by_chunk(y: Tensor) -> tuple[Tensor, ...]:
+        return y.view(batch * heads, -1, *y.shape[1:]).unbind(1)
 
-    q_NCK, k_NCK, v_NCV, beta_NC1 = chunks(q), chunks(k), chunks(v), chunks(beta[..., None])
-    g_NC = chunks(log_decay[..., None])[..., 0]
-    decay_NCC = _decays(g_NC)
-    from_start_NC1 = g_NC.cumsum(dim=1).exp()[..., None]
-    to_end_NC1 = decay_NCC[:, -1, :, None]
-
-    system = (beta_NC1 * torch.bmm(k_NCK, k_NCK.transpose(1, 2)) * decay_NCC).tril(-1)
-    right = beta_NC1 * torch.cat([v_NCV, from_start_NC1 * k_NCK], dim=-1)
-    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
-    scores = torch.bmm(q_NCK, k_NCK.transpose(1, 2)) * decay_NCC
-
-    def by_chunk(x: Tensor) -> list[Tensor]:
-        return list(x.view(batch * heads, -1, size, x.shape[-1]).unbind(1))
-
-    state = q.new_zeros(batch, heads, keys, values) if h0 is None else h0
-    state = state.to(inner).flatten(0, 1)
+    first = q.new_zeros(batch, heads, keys, values) if h0 is None else h0
+    state = first.to(inner).flatten(0, 1)
     outputs = []
-    parts = (q_NCK * from_start_NC1, scores, k_NCK * to_end_NC1, *solved.split([values, keys], dim=-1), from_start_NC1)
-    for q_n, scores_n, k_n, u_n, w_n, p_n in zip(*map(by_chunk, parts), strict=True):
-        fresh = torch.baddbmm(u_n, w_n, state, alpha=-1)
-        outputs.append(torch.baddbmm(torch.bmm(scores_n, fresh), q_n, state))
-        state = torch.baddbmm(p_n[:, -1:] * state, k_n.transpose(1, 2), fresh)
-    o = torch.stack(outputs, dim=1).view(batch, heads, -1, values)[:, :, :steps].transpose(1, 2)
+    parts = (*solved.split([values, keys], dim=-1), x.scores_NCC, x.read_NCK, x.write_NCK, x.decay_N[:, None, None])
+    for u, w, scores, read, write, decay in zip(*map(by_chunk, parts), strict=True):
+        fresh = torch.baddbmm(u, w, state, alpha=-1)
+        outputs.append(torch.baddbmm(torch.bmm(scores, fresh), read, state))
+        state = torch.baddbmm(decay * state, write.transpose(1, 2), fresh)
+    o = torch.cat(outputs, dim=1).view(batch, heads, -1, values)[:, :, :steps].transpose(1, 2)
     return o.to(v.dtype), state.view(batch, heads, keys, values)

@@ -43,7 +43,9 @@ def test_outputs_states_and_gradients_agree_with_the_reference(cell, B, T, I, N,
     expected_grads = torch.autograd.grad(expected, wide, seeds)
     with poisoned_empty():
         actual = flat(fused_rnn(cell, *inputs, state or None, backend="triton"))
-        actual_grads = torch.autograd.grad(actual, [*inputs, *state], [s.to(a.dtype) for s, a in zip(seeds, actual)])
+        actual_grads = torch.autograd.grad(
+            actual, [*inputs, *state], [s.to(a.dtype) for s, a in zip(seeds, actual, strict=True)]
+        )
 
     names = ["x", "w_ih", "w_hh", "b_ih", "b_hh", *(f"{s}0" for s in CELLS[cell].states)]
     for name, e, a in zip(["y", *CELLS[cell].states], expected, actual, strict=True):
