@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,10 +15,9 @@ from workloads.mixers.parts import HeadNorm, ShortConv, linear
 
 State = tuple[Tensor, Tensor, Tensor]
 
-CHUNK = 16
-"""Steps that `slot_logits` solves at once: it holds CHUNK numbers a step, head and slot."""
-NO_KEEP = -88.0
-"""Smallest log of a gate: e^-88 is 0 to any sum in float32, and sums of such logs keep their digits."""
+CHUNK = 64
+SMALL = 2
+"""Spans up to here are multiplied element by element: a batched product of so few rows is slower."""
 
 
 class GSA(ZooMixer):
@@ -40,7 +41,6 @@ class GSA(ZooMixer):
         mixed = wide(F.silu(mixed))
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in mixed.chunk(3, dim=-1))
         log_f = F.logsigmoid(wide(self.forget(x))).unflatten(-1, (self.num_heads, -1)) / self.temperature
-        log_f = log_f.clamp(min=NO_KEEP)
         self.note_gate(log_f)
         write = -torch.expm1(log_f)
         logits, slot_keys = slot_logits(q, k, write, log_f, slot_keys)
@@ -49,38 +49,87 @@ class GSA(ZooMixer):
         return self.out(y), (slot_keys, slot_values, window)
 
 
+class Span(NamedTuple):
+    """Neighbouring spans of steps, solved each for itself; rows are steps, or spans.
+
+    logits: what each query reads of the span's own steps.
+    ahead: decay from the span's start to each step, that step's included.
+    written: what each step writes, decayed to the span's end.
+    total: decay over the whole span, one row a span.
+    """
+
+    logits: Tensor
+    ahead: Tensor
+    written: Tensor
+    total: Tensor
+
+
 def slot_logits(q: Tensor, k: Tensor, s: Tensor, log_f: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    """q_t K̃_t with K̃_t = K̃_{t−1} diag(exp(log_f_t)) + k_t s_tᵀ: a decay on the value side, in chunks of 16 steps.
+    """q_t K̃_t with K̃_t = K̃_{t−1} diag(exp(log_f_t)) + k_t s_tᵀ: a decay on the side of the values.
+
+    A chunk is solved as a binary tree, so that every factor is a product of gates and none is divided by.
 
     Args:
-        q, k: [B, T, H, K]. s, log_f: [B, T, H, M]; −88 ≤ log_f ≤ 0.
+        q, k: [B, T, H, K]. s, log_f: [B, T, H, M]; log_f ≤ 0.
         start: K̃ before the first step, [B, H, K, M]; zeros if None.
 
     Returns:
         (logits [B, T, H, M], the last K̃).
     """
     steps = q.shape[1]
-    chunk = min(steps, CHUNK)
+    chunk = min(CHUNK, 1 << (steps - 1).bit_length())
     tail = -steps % chunk
     # padding forgets nothing and writes nothing, so the last state is that of the last step
     q, k, s, log_f = (
         F.pad(y, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, chunk)).transpose(2, 3) for y in (q, k, s, log_f)
     )
-    reach = log_f.cumsum(dim=-2)
-    state_after = _chunk_states(k, s, reach, start)
-    first = torch.zeros_like(state_after[:, :1]) if start is None else start[:, None].to(q.dtype)
-    before = torch.cat([first, state_after[:, :-1]], dim=1)
-    causal = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()
-    between = (reach[..., :, None, :] - reach[..., None, :, :]).masked_fill(~causal[..., None], -torch.inf).exp()
-    inside = torch.einsum("bnhij,bnhijm,bnhjm->bnhim", q @ k.transpose(-1, -2), between, s)
-    logits = inside + (q @ before) * reach.exp()
-    return logits.transpose(2, 3).flatten(1, 2)[:, :steps], state_after[:, -1]
+    gate = log_f.exp()
+    span = Span((q * k).sum(dim=-1, keepdim=True) * s, gate, s, gate)
+    for size in (1 << level for level in range(chunk.bit_length() - 1)):
+        span = _meet(q, k, span, size)
+    added = k.transpose(-1, -2) @ span.written
+    after = _over_chunks(span.total.expand_as(added), added, start)
+    first = torch.zeros_like(after[:, :1]) if start is None else start[:, None].to(q.dtype)
+    logits = span.logits + (q @ torch.cat([first, after[:, :-1]], dim=1)) * span.ahead
+    return logits.transpose(2, 3).flatten(1, 2)[:, :steps], after[:, -1]
 
 
-def _chunk_states(k: Tensor, s: Tensor, reach: Tensor, start: Tensor | None) -> Tensor:
+def _meet(q: Tensor, k: Tensor, span: Span, size: int) -> Span:
+    """Join each span of `size` steps with its right neighbour."""
+    earlier, later = zip(*(_halves(part, size) for part in span[:3]), strict=True)
+    total_earlier, total_later = _halves(span.total, 1)
+    scores = _outer(_halves(q, size)[1], _halves(k, size)[0])
+    read = _mix(scores, earlier[2]) * later[1]
+    return Span(
+        logits=_joined(earlier[0], later[0] + read),
+        ahead=_joined(earlier[1], later[1] * total_earlier),
+        written=_joined(earlier[2] * total_later, later[2]),
+        total=(total_earlier * total_later).flatten(-3, -2),
+    )
+
+
+def _halves(x: Tensor, size: int) -> tuple[Tensor, ...]:
+    """The left and the right ones of the spans: [..., C, Y] -> twice [..., C / 2 size, size, Y]."""
+    return x.unflatten(-2, (-1, 2, size)).unbind(-3)
+
+
+def _joined(earlier: Tensor, later: Tensor) -> Tensor:
+    return torch.stack([earlier, later], dim=-3).flatten(-4, -2)
+
+
+def _outer(x: Tensor, y: Tensor) -> Tensor:
+    if x.shape[-2] <= SMALL:
+        return (x[..., :, None, :] * y[..., None, :, :]).sum(dim=-1)
+    return x @ y.transpose(-1, -2)
+
+
+def _mix(scores: Tensor, y: Tensor) -> Tensor:
+    if y.shape[-2] <= SMALL:
+        return (scores[..., None] * y[..., None, :, :]).sum(dim=-2)
+    return scores @ y
+
+
+def _over_chunks(decay: Tensor, added: Tensor, start: Tensor | None) -> Tensor:
     """K̃ after each chunk, [B, N, H, K, M]: a linear scan over the chunks."""
-    whole = reach[..., -1:, :]
-    added = k.transpose(-1, -2) @ (s * (whole - reach).exp())
-    decay = whole.exp().expand_as(added)
-    first = None if start is None else start.flatten(1).to(k.dtype)
+    first = None if start is None else start.flatten(1).to(added.dtype)
     return linear_scan(decay.flatten(2), added.flatten(2), first).view_as(added)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads.mixers.base import ZooMixer, wide
-from workloads.mixers.long_conv import long_convolution
+from workloads.mixers.long_conv import long_convolution, powers
 from workloads.mixers.options.convolution import GSS as Options
 
 NARROWEST = 1
@@ -27,12 +27,11 @@ class DiagonalStateSpace(nn.Module):
         steps = v.shape[1]
         pole = torch.complex(-wide(self.log_rate).exp(), wide(self.log_frequency).exp()).to(v.dtype.to_complex())
         read = torch.complex(*wide(self.read).to(v.dtype)) * (torch.expm1(pole) / pole)
-        lag = torch.arange(steps, device=v.device, dtype=v.dtype)
-        powers = torch.exp(pole[:, None] * lag)
-        z = long_convolution(v, (read @ powers).real) + wide(self.skip) * v
-        last = torch.einsum("bte,nt->ben", v.to(pole.dtype), powers.flip(1))
+        decay = powers(pole, steps)
+        z = long_convolution(v, (read @ decay).real) + wide(self.skip) * v
+        last = torch.einsum("bte,nt->ben", v.to(pole.dtype), decay.flip(1))
         if state is not None:
-            after = powers * torch.exp(pole)[:, None]
+            after = decay * torch.exp(pole)[:, None]
             z = z + torch.einsum("ben,nt->bte", read * state, after).real
             last = last + state * after[:, -1]
         return z, last

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads.mixers.base import ZooMixer, wide
-from workloads.mixers.long_conv import long_convolution
+from workloads.mixers.long_conv import long_convolution, powers
 from workloads.mixers.options.attention import SeqBoat as Options
 from workloads.mixers.parts import linear
 
@@ -36,12 +36,11 @@ class MovingAverage(nn.Module):
         log_q = self.log_keep().to(x.dtype)
         weight = wide(self.damp).sigmoid() * wide(self.write) * wide(self.read)
         weight = weight.to(x.dtype) / math.sqrt(log_q.shape[1])
-        lag = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
-        powers = torch.exp(log_q[..., None] * lag)
-        y = long_convolution(x, torch.einsum("dn,dnt->dt", weight, powers)) + wide(self.skip) * x
-        last = torch.einsum("btd,dnt->bdn", x, powers.flip(2))
+        decay = powers(log_q, x.shape[1])
+        y = long_convolution(x, torch.einsum("dn,dnt->dt", weight, decay)) + wide(self.skip) * x
+        last = torch.einsum("btd,dnt->bdn", x, decay.flip(2))
         if state is not None:
-            after = powers * log_q.exp()[..., None]
+            after = decay * log_q.exp()[..., None]
             y = y + torch.einsum("bdn,dnt->btd", weight * state.to(x.dtype), after)
             last = last + state.to(x.dtype) * after[..., -1]
         return y, last

@@ -312,3 +312,19 @@ def test_depth_shapes_rwkv_and_slstm():
             mixer.place(layer, stack)
         first, last = stack[0].get_parameter(parameter), stack[2].get_parameter(parameter)
         assert not torch.equal(first, last)
+
+
+def test_lower_bound_lengthens_hgrns_memory_layer_by_layer():
+    memory = {}
+    for bounded in (True, False):
+        torch.manual_seed(0)
+        mixer = {"name": "hgrn", "lower_bound": bounded}
+        model = build_model({"model": {"d_model": WIDTH, "n_layers": 4, "mixer": mixer}})
+        for block in model.blocks:
+            block.mixer.record_gates = True
+        model(torch.randint(256, (2, 20), generator=torch.Generator().manual_seed(0)))
+        memory[bounded] = [float(block.mixer.last_gate["memory_steps"]) for block in model.blocks]
+    # gates start near σ(0) = ½: without bounds all layers keep 1 / ln 2 steps; with them f = γ + (1 − γ)/2
+    for layer, steps in enumerate(memory[True]):
+        assert steps == pytest.approx(-1 / math.log((1 + layer / 4) / 2), rel=0.1)
+    assert memory[False] == pytest.approx([1 / math.log(2)] * 4, rel=0.1)
