@@ -55,8 +55,9 @@ def widened(x: Tensor) -> Tensor:
 
 
 def sequences(context: LayerContext, num_tokens: int) -> tuple[int, int]:
-    """(B, T) of the flattened tokens; one sequence where the context does not say."""
-    return context.shape if context.shape is not None else (1, num_tokens)
+    """(B, T) of the flattened tokens; one sequence where the context does not say, or speaks of other tokens."""
+    shape = context.shape
+    return shape if shape is not None and shape[0] * shape[1] == num_tokens else (1, num_tokens)
 
 
 def largest(scores: Tensor, k: int) -> Tensor:

@@ -65,7 +65,7 @@ def pruned(layer: MoE, keep: Sequence[int], mode: Literal["skip", "reroute"] = "
         raise ValueError(
             f"keep must name experts of 0 to {layer.num_experts - 1}, ascending, once each; got {list(keep)}"
         )
-    index = torch.tensor(list(keep))
+    index = torch.tensor(list(keep), device=layer.experts.up.device)
     result = copy.deepcopy(layer)
     result.experts = _subset(result.experts, index)
     result.router = SkippingRouter(result.router, index) if mode == "skip" else _rerouted(result.router, index)
@@ -84,8 +84,8 @@ class SkippingRouter(Router):
         self.inner, self.d_model, self.num_experts = inner, inner.d_model, len(keep)
         self.active_experts = min(inner.active_experts, float(len(keep)))
         self.shared_experts = int((keep < inner.shared_experts).sum())
-        position = torch.full((inner.num_experts,), -1)
-        position[keep] = torch.arange(len(keep))
+        position = torch.full((inner.num_experts,), -1, device=keep.device)
+        position[keep] = torch.arange(len(keep), device=keep.device)
         self.register_buffer("position", position)
         self.register_buffer("keep", keep)
 

@@ -19,9 +19,9 @@ def test_no_masking_is_top_k(name):
 @pytest.mark.parametrize("name", ["eom", "fom"])
 def test_the_mean_of_training_is_evaluation(name):
     built, x = router(name, E, p=0.3), tokens()
-    mean = torch.stack([matrix(route(built, x, seed=seed), N, E) for seed in range(2000)]).mean(0)
-    # Four standard deviations of a masked weight of at most one over 2000 draws
-    torch.testing.assert_close(mean, matrix(route(built.eval(), x), N, E), rtol=0, atol=0.042)
+    mean = torch.stack([matrix(route(built, x, seed=seed), N, E) for seed in range(800)]).mean(0)
+    # Four standard deviations of a masked weight of at most one over 800 draws
+    torch.testing.assert_close(mean, matrix(route(built.eval(), x), N, E), rtol=0, atol=0.066)
 
 
 def test_eom_masks_choices_and_fom_whole_tokens():

@@ -36,7 +36,7 @@ class Capacity:
         1.25, "Capacity factor in training; 0 drops nothing.", ge=0, sweep=[0.0, 1.0, 1.25, 1.5, 2.0]
     )
     eval_capacity_factor: float = option(2.0, "Capacity factor in evaluation; 0 drops nothing.", ge=0)
-    min_capacity: int = option(4, "Least room of an expert in a group.", ge=1)
+    min_capacity: int = option(1, "Least room of an expert in a group.", ge=1, sweep=[1, 4])
     group: Group = option(
         "sequence", "Tokens that share the room: a sequence (causal), or the whole batch.", sweep=["sequence", "batch"]
     )

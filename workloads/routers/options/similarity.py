@@ -28,7 +28,7 @@ class Cosine:
     noise: float = option(1.0, "Noise times E (gmoe).", ge=0, sweep=[0.0, 1.0])
     capacity_factor: float = option(1.5, "Capacity factor; 0 drops nothing.", ge=0, sweep=[0.0, 1.5])
     eval_capacity_factor: float = option(1.5, "Capacity factor in evaluation; 0 drops nothing.", ge=0)
-    min_capacity: int = option(4, "Least room of an expert in a group.", ge=1)
+    min_capacity: int = option(1, "Least room of an expert in a group.", ge=1)
     group: Group = option("sequence", "Tokens that share the room.")
     balance_weight: float = option(0.01, "Weight of the loss.", ge=0, sweep=[0.001, 0.01, 0.1])
 
