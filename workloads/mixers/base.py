@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workloads.slots import Mixer
 
@@ -64,3 +64,10 @@ def split_width(width: int, parts: int, what: str) -> int:
         fitting = [n for n in range(1, width + 1) if width % n == 0]
         raise ValueError(f"{what} must divide the width {width}, got {parts}; {fitting} do")
     return width // parts
+
+
+def undecayed(x: Tensor) -> nn.Parameter:
+    """A parameter that weight decay leaves alone although it is a matrix: stacked biases, bounds of gates."""
+    parameter = nn.Parameter(x)
+    parameter.no_weight_decay = True  # type: ignore[attr-defined]
+    return parameter

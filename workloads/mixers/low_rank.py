@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ZooMixer, undecayed, wide
 from workloads.mixers.cells import output_map
 from workloads.mixers.options.recurrent import LowRankGRU as GRUOptions
 from workloads.mixers.options.recurrent import LowRankLSTM as LSTMOptions
@@ -26,7 +26,7 @@ class LowRank(nn.Module):
         super().__init__()
         self.down = nn.Parameter(torch.empty(1 if tied else gates, rank, size))
         self.up = nn.Parameter(torch.empty(gates, size, rank))
-        self.diagonal = nn.Parameter(torch.empty(gates, size)) if diagonal else None
+        self.diagonal = undecayed(torch.empty(gates, size)) if diagonal else None
         for matrix in (*self.down.data, *self.up.data):
             nn.init.xavier_uniform_(matrix)
         if self.diagonal is not None:
@@ -49,7 +49,7 @@ class _LowRankCell(ZooMixer):
         self.d_model, self.hidden_size = d_model, options.hidden_size or d_model
         self.into = nn.Linear(d_model, gates * self.hidden_size)
         self.recurrent = LowRank(self.hidden_size, options.rank, gates, options.diagonal, options.tied)
-        self.start = nn.Parameter(torch.zeros(states, self.hidden_size))
+        self.start = undecayed(torch.zeros(states, self.hidden_size))
         self.out = output_map(options.hidden_size, d_model)
         for gate in self.into.weight.data.chunk(gates):
             nn.init.xavier_uniform_(gate)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer
+from workloads.mixers.base import ZooMixer, undecayed
 from workloads.slots import Mixer
 
 
@@ -17,7 +17,7 @@ class LowerBounds(nn.Module):
 
     def __init__(self, layers: int, width: int) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(layers, width))
+        self.logits = undecayed(torch.zeros(layers, width))
 
     def of(self, layer: int) -> Tensor:
         """γ [E] of one layer: Σ_{j<layer} softmax(Γ)_j (HGRN sec. 3.2)."""

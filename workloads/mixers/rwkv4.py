@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ZooMixer, undecayed, wide
 from workloads.mixers.options.elementwise import RWKV4 as Options
 from workloads.slots import Mixer
 
@@ -57,7 +57,7 @@ class RWKV4(ZooMixer):
         self.decay = nn.Parameter(torch.empty(d_model))
         zigzag = (torch.arange(d_model) + 1) % 3 - 1
         self.bonus = nn.Parameter(torch.log(torch.tensor(0.3)) + 0.5 * zigzag)
-        self.mix = nn.Parameter(torch.empty(3, d_model))
+        self.mix = undecayed(torch.empty(3, d_model))
         self._shape_by_depth(0.0, 1.0)
 
     def place(self, layer: int, stack: Sequence[Mixer]) -> None:

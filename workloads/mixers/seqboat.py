@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ZooMixer, undecayed, wide
 from workloads.mixers.long_conv import long_convolution, powers
 from workloads.mixers.options.attention import SeqBoat as Options
 from workloads.mixers.parts import linear
@@ -21,7 +21,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
-        self.damp, self.decay = (nn.Parameter(0.2 * torch.randn(width, size)) for _ in range(2))
+        self.damp, self.decay = (undecayed(0.2 * torch.randn(width, size)) for _ in range(2))
         sign = 1 - 2 * (torch.arange(size) % 2)
         self.write = nn.Parameter(sign + 0.02 * torch.randn(width, size))
         self.read = nn.Parameter(torch.randn(width, size))
@@ -57,8 +57,8 @@ class SeqBoat(ZooMixer):
         self.choose = linear(d_model, 2 + d_model, bias=True)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(options.temperature * math.sqrt(d_model))))
         self.into = linear(d_model, options.key_size + 2 * self.inner, bias=True)
-        self.scale = nn.Parameter(torch.empty(2, options.key_size))
-        self.shift = nn.Parameter(torch.zeros(2, options.key_size))
+        self.scale = undecayed(torch.empty(2, options.key_size))
+        self.shift = undecayed(torch.zeros(2, options.key_size))
         self.distance = nn.Parameter(torch.zeros(options.window))
         self.out = linear(self.inner, d_model, bias=True)
         nn.init.normal_(self.scale, std=0.02)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import fused_rnn
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ZooMixer, split_width, undecayed, wide
 from workloads.mixers.options.recurrent import SLSTM as Options
 from workloads.mixers.parts import ShortConv
 from workloads.slots import Mixer
@@ -29,7 +29,7 @@ class SLSTM(ZooMixer):
         self.conv = ShortConv(d_model, options.conv_width, silu=options.conv_width > 0)
         self.into = nn.Parameter(torch.empty(4, options.num_heads, size, size))
         self.recurrent = nn.Parameter(torch.zeros(4, options.num_heads, size, size))
-        self.bias = nn.Parameter(torch.zeros(4, d_model))
+        self.bias = undecayed(torch.zeros(4, d_model))
         self.norm = nn.Parameter(torch.ones(d_model))
         nn.init.normal_(self.into, std=math.sqrt(2 / (5 * d_model)))
         if options.recurrence == "uniform":

@@ -328,3 +328,10 @@ def test_lower_bound_lengthens_hgrns_memory_layer_by_layer():
     for layer, steps in enumerate(memory[True]):
         assert steps == pytest.approx(-1 / math.log((1 + layer / 4) / 2), rel=0.1)
     assert memory[False] == pytest.approx([1 / math.log(2)] * 4, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["attention", "gla", "deltanet", "retnet", "mamba2", "rg_lru", "slstm"])
+def test_heads_that_do_not_divide_the_width_are_refused_with_those_that_do(name):
+    option = {"mamba2": "head_dim", "rg_lru": "num_blocks"}.get(name, "num_heads")
+    with pytest.raises(ValueError, match=r"must divide the width \d+, got 7; \[1, 2,"):
+        built(name, **{option: 7})
