@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, split_width
+from workloads.mixers.base import ObservedMixer, split_width
 from workloads.mixers.options.attention import Attention as AttentionOptions
 from workloads.mixers.options.attention import LocalAttention as LocalOptions
 from workloads.mixers.parts import HeadNorm, linear, rotate
@@ -34,7 +34,7 @@ class Projections(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
 
-class Attention(ZooMixer):
+class Attention(ObservedMixer):
     """Attention over all earlier steps; see the options."""
 
     def __init__(self, d_model: int, options: AttentionOptions) -> None:
@@ -65,7 +65,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return o.transpose(1, 2).flatten(2)
 
 
-class LocalAttention(ZooMixer):
+class LocalAttention(ObservedMixer):
     """Attention over the last `window` steps; see the options."""
 
     def __init__(self, d_model: int, options: LocalOptions) -> None:

@@ -12,7 +12,7 @@ LONGEST_MEMORY = 1e6
 HISTOGRAM_BINS = 20
 
 
-class ZooMixer(Mixer):
+class ObservedMixer(Mixer):
     """A mixer that may tell what its gates do.
 
     record_gates: set it to have `last_gate` filled by each forward pass; off by default, because it costs a pass
@@ -37,7 +37,7 @@ class ZooMixer(Mixer):
 
 
 def summary_of_gate(log_keep: Tensor) -> dict[str, Tensor]:
-    """The figures of `ZooMixer.last_gate` for a gate log f, [B, T, ...units]."""
+    """The figures of `ObservedMixer.last_gate` for a gate log f, [B, T, ...units]."""
     log_keep = log_keep.float()
     keep = log_keep.exp()
     rate = -log_keep.flatten(2).mean((0, 1)) if log_keep.ndim > 2 else -log_keep.mean().reshape(1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.recurrent import MGU as MGUOptions
 from workloads.mixers.options.recurrent import IndRNN as IndRNNOptions
 from workloads.slots import Mixer
@@ -20,7 +20,7 @@ def output_map(hidden_size: int | None, d_model: int) -> nn.Module:
     return nn.Identity() if hidden_size is None else nn.Linear(hidden_size, d_model)
 
 
-class MGU(ZooMixer):
+class MGU(ObservedMixer):
     """Minimal gated unit; see the options for the formula."""
 
     def __init__(self, d_model: int, options: MGUOptions) -> None:
@@ -52,7 +52,7 @@ class MGU(ZooMixer):
         return self.out(torch.stack(states, dim=1).to(x.dtype)), h
 
 
-class IndRNN(ZooMixer):
+class IndRNN(ObservedMixer):
     """Independently recurrent network; see the options for the formula."""
 
     LAST_SPREAD = 0.1

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.convolution import GCNN as GCNNOptions
 from workloads.mixers.options.convolution import PGN as PGNOptions
 from workloads.mixers.options.convolution import TPGN as TPGNOptions
@@ -27,7 +27,7 @@ def taps(x: Tensor, count: int, spacing: int = 1) -> Tensor:
     return torch.cat([x[:, i * spacing : i * spacing + length] for i in range(count)], dim=-1)
 
 
-class GCNN(ZooMixer):
+class GCNN(ObservedMixer):
     """Gated convolution; see the options for the formula."""
 
     def __init__(self, d_model: int, options: GCNNOptions) -> None:
@@ -60,7 +60,7 @@ class PastGate(nn.Module):
         return g * history + (1 - g) * candidate.tanh(), gate
 
 
-class PGN(ZooMixer):
+class PGN(ObservedMixer):
     """Parallel gated network; see the options for the formula."""
 
     def __init__(self, d_model: int, options: PGNOptions) -> None:
@@ -77,7 +77,7 @@ class PGN(ZooMixer):
         return y, state
 
 
-class TPGN(ZooMixer):
+class TPGN(ObservedMixer):
     """Temporal PGN; see the options for the formula."""
 
     def __init__(self, d_model: int, options: TPGNOptions) -> None:

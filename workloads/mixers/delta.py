@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import gated_delta_rule
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.mamba2 import DT_FLOOR, log_uniform, softplus_inverse
 from workloads.mixers.options.delta import DeltaNet as DeltaNetOptions
 from workloads.mixers.options.delta import GatedDeltaNet as GatedOptions
@@ -22,7 +22,7 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + EPS)
 
 
-class _Delta(ZooMixer):
+class _Delta(ObservedMixer):
     """The frame of both: q, k, v through one convolution, β, the rule, norm and output map."""
 
     def __init__(self, d_model: int, options: DeltaNetOptions | GatedOptions, key_size: int, value_size: int) -> None:

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.elementwise import GateLoop as Options
 from workloads.mixers.parts import linear
 
 
-class GateLoop(ZooMixer):
+class GateLoop(ObservedMixer):
     """GateLoop at one channel a head; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import chunk_gla
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.lower_bound import BoundedMixer
 from workloads.mixers.options.linear_attention import GLA as GLAOptions
 from workloads.mixers.options.linear_attention import HGRN2 as HGRN2Options
@@ -15,7 +15,7 @@ from workloads.mixers.parts import HeadNorm, ShortConv, linear
 State = tuple[Tensor, Tensor]
 
 
-class GLA(ZooMixer):
+class GLA(ObservedMixer):
     """Gated linear attention; see the options for the formula."""
 
     def __init__(self, d_model: int, options: GLAOptions) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads.mixers.attention import Projections, attend
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.options.attention import GRCAttention as Options
 from workloads.mixers.parts import linear, rotate
 
@@ -31,7 +31,7 @@ class CacheUpdate(nn.Module):
         return cache + update.sigmoid() * (self.norm(F.gelu(candidate)) - cache), update
 
 
-class GRCAttention(ZooMixer):
+class GRCAttention(ObservedMixer):
     """Cached attention by segments; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from workloads.mixers.attention import LocalAttention
-from workloads.mixers.base import ZooMixer
+from workloads.mixers.base import ObservedMixer
 from workloads.mixers.options.attention import LocalAttention as AttentionOptions
 from workloads.mixers.options.elementwise import RGLRU as RecurrentOptions
 from workloads.mixers.options.elementwise import Griffin as Options
@@ -19,7 +19,7 @@ from workloads.slots import Mixer
 State = tuple[Any, ...]
 
 
-class Griffin(ZooMixer):
+class Griffin(ObservedMixer):
     """A short residual stack of recurrence and attention; see the options."""
 
     def __init__(self, d_model: int, options: Options) -> None:
@@ -44,14 +44,14 @@ class Griffin(ZooMixer):
         return total, after
 
     def _run(self, i: int, x: Tensor, state: Any) -> tuple[Tensor, State]:
-        mixer = cast(ZooMixer, self.mixers[i])
+        mixer = cast(ObservedMixer, self.mixers[i])
         mixer.record_gates = self.record_gates
         y, state = mixer(x, state)
         self.last_gate = mixer.last_gate or self.last_gate
         return y, (state,)
 
 
-def _block(kind: str, d_model: int, options: Options) -> ZooMixer:
+def _block(kind: str, d_model: int, options: Options) -> ObservedMixer:
     shared: dict[str, Any]
     if kind == "recurrent":
         shared = {"num_blocks": options.num_blocks, "expand": options.expand, "conv_width": options.conv_width}

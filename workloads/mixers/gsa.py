@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import chunk_gla, linear_scan
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.options.linear_attention import GSA as Options
 from workloads.mixers.parts import HeadNorm, ShortConv, linear
 
@@ -20,7 +20,7 @@ SMALL = 2
 """Spans up to here are multiplied element by element: a batched product of so few rows is slower."""
 
 
-class GSA(ZooMixer):
+class GSA(ObservedMixer):
     """Gated slot attention; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

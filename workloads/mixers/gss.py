@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.long_conv import long_convolution, powers
 from workloads.mixers.options.convolution import GSS as Options
 
@@ -37,7 +37,7 @@ class DiagonalStateSpace(nn.Module):
         return z, last
 
 
-class GSS(ZooMixer):
+class GSS(ObservedMixer):
     """Gated state space; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kernels import chunk_gla
 from workloads.mixers.attention import Attention, LocalAttention, Projections, attend_locally
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.attention import Liger as Options
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -33,7 +33,7 @@ class LowRankUpdate(nn.Linear):
         return super().forward(x) + self.scale * F.linear(F.linear(x, self.down), self.up)
 
 
-class Liger(ZooMixer):
+class Liger(ObservedMixer):
     """Gated linear attention and local softmax attention on one set of maps; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:
@@ -73,7 +73,7 @@ class Liger(ZooMixer):
 def from_attention(attention: Attention | LocalAttention, options: Options) -> Liger:
     """A Liger layer that takes over the maps of `attention`, and with them its heads; the rest is from `options`."""
     layer = Liger.__new__(Liger)
-    ZooMixer.__init__(layer)
+    ObservedMixer.__init__(layer)
     layer.d_model, layer.options, layer.rotary = attention.d_model, options, attention.rotary
     layer.maps = attention.maps
     layer.add_updates()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, undecayed, wide
+from workloads.mixers.base import ObservedMixer, undecayed, wide
 from workloads.mixers.cells import output_map
 from workloads.mixers.options.recurrent import LowRankGRU as GRUOptions
 from workloads.mixers.options.recurrent import LowRankLSTM as LSTMOptions
@@ -41,7 +41,7 @@ class LowRank(nn.Module):
         return product if self.diagonal is None else product + self.diagonal[which] * h[:, None]
 
 
-class _LowRankCell(ZooMixer):
+class _LowRankCell(ObservedMixer):
     """The frame of both: input map, low-rank recurrence, learned first state, output map."""
 
     def __init__(self, d_model: int, options: GRUOptions | LSTMOptions, gates: int, states: int) -> None:

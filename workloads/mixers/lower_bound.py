@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, undecayed
+from workloads.mixers.base import ObservedMixer, undecayed
 from workloads.slots import Mixer
 
 
@@ -24,7 +24,7 @@ class LowerBounds(nn.Module):
         return self.logits.softmax(dim=0)[:layer].sum(dim=0)
 
 
-class BoundedMixer(ZooMixer):
+class BoundedMixer(ObservedMixer):
     """A mixer with a forget gate of `gate_width` units whose lower bound depends on its place among its kind.
 
     Alone, or first in its stack, it has none.

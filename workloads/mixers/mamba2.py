@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import chunk_gla
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.options.linear_attention import Mamba2 as Options
 from workloads.mixers.parts import HeadNorm, ShortConv
 
@@ -28,7 +28,7 @@ def log_uniform(size: int, low: float, high: float) -> Tensor:
     return torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
 
 
-class Mamba2(ZooMixer):
+class Mamba2(ObservedMixer):
     """Mamba-2 block; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

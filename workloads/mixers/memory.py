@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.cells import output_map
 from workloads.mixers.options.memory import LMU as LMUOptions
 from workloads.mixers.options.memory import HippoLegS as HippoOptions
@@ -41,7 +41,7 @@ def legt_hold(size: int, theta: float) -> tuple[Tensor, Tensor]:
     return decay, torch.linalg.solve(a, (decay - torch.eye(size, dtype=a.dtype)) @ b)
 
 
-class _LegendreRNN(ZooMixer):
+class _LegendreRNN(ObservedMixer):
     """The frame of both; subclasses advance the memory."""
 
     def __init__(self, d_model: int, options: HippoOptions | LMUOptions) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.elementwise import MinGRU as MinGRUOptions
 from workloads.mixers.options.elementwise import MinLSTM as MinLSTMOptions
 from workloads.mixers.parts import ShortConv
@@ -20,7 +20,7 @@ def positive(x: Tensor) -> Tensor:
     return torch.where(x >= 0, x + 0.5, x.sigmoid())
 
 
-class _Minimal(ZooMixer):
+class _Minimal(ObservedMixer):
     """The frame of both: convolution, maps of the input, scan, output map."""
 
     def __init__(self, d_model: int, options: MinGRUOptions | MinLSTMOptions, maps: int) -> None:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import fused_rnn
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.recurrent import GRU as GRUOptions
 from workloads.mixers.options.recurrent import LSTM as LSTMOptions
 from workloads.mixers.options.recurrent import RNNTanh as RNNTanhOptions
 
 
-class FusedCell(ZooMixer):
+class FusedCell(ObservedMixer):
     """One of the cells of `kernels.fused_rnn` with its weights, gates stacked in torch.nn's order.
 
     Input weights start Xavier-uniform and recurrent weights orthogonal, gate by gate; biases at 0.

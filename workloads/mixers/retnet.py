@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import chunk_gla
-from workloads.mixers.base import ZooMixer, split_width
+from workloads.mixers.base import ObservedMixer, split_width
 from workloads.mixers.options.linear_attention import RetNet as Options
 from workloads.mixers.parts import HeadNorm, linear, rotate
 
 State = tuple[Tensor, Tensor]
 
 
-class RetNet(ZooMixer):
+class RetNet(ObservedMixer):
     """Retention; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import chunk_gla
-from workloads.mixers.base import ZooMixer, split_width, wide
+from workloads.mixers.base import ObservedMixer, split_width, wide
 from workloads.mixers.delta import unit
 from workloads.mixers.options.linear_attention import RFA as Options
 from workloads.mixers.parts import linear
@@ -21,7 +21,7 @@ NO_SENTENCE = -1e4
 """Logit of the gate before the first sentence has ended: 0 in every precision, and its logarithm is finite."""
 
 
-class RFA(ZooMixer):
+class RFA(ObservedMixer):
     """Random feature attention; see the options for the formula."""
 
     directions: Tensor

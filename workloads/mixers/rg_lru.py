@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, wide
+from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.elementwise import RGLRU as Options
 from workloads.mixers.parts import BlockLinear, ShortConv, linear
 from workloads.slots import Mixer
@@ -59,7 +59,7 @@ class GatedUnit(nn.Module):
         return log_a, linear_scan(log_a.exp(), weight * gated, h)
 
 
-class RGLRU(ZooMixer):
+class RGLRU(ObservedMixer):
     """Hawk's recurrent block; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels import linear_scan
-from workloads.mixers.base import ZooMixer, undecayed, wide
+from workloads.mixers.base import ObservedMixer, undecayed, wide
 from workloads.mixers.options.elementwise import RWKV4 as Options
 from workloads.slots import Mixer
 
@@ -44,7 +44,7 @@ def integrate_and_fire(current: Tensor, potential: Tensor | None) -> tuple[Tenso
     return torch.stack(spikes, dim=1), potential
 
 
-class RWKV4(ZooMixer):
+class RWKV4(ObservedMixer):
     """RWKV-4 time mixing; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads.mixers.base import ZooMixer, undecayed, wide
+from workloads.mixers.base import ObservedMixer, undecayed, wide
 from workloads.mixers.long_conv import long_convolution, powers
 from workloads.mixers.options.attention import SeqBoat as Options
 from workloads.mixers.parts import linear
@@ -46,7 +46,7 @@ class MovingAverage(nn.Module):
         return y, last
 
 
-class SeqBoat(ZooMixer):
+class SeqBoat(ObservedMixer):
     """SeqBoat layer; see the options for the formula."""
 
     def __init__(self, d_model: int, options: Options) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import fused_rnn
-from workloads.mixers.base import ZooMixer, split_width, undecayed, wide
+from workloads.mixers.base import ObservedMixer, split_width, undecayed, wide
 from workloads.mixers.options.recurrent import SLSTM as Options
 from workloads.mixers.parts import ShortConv
 from workloads.slots import Mixer
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 NAMES = ("h", "c", "n", "m")
 
 
-class SLSTM(ZooMixer):
+class SLSTM(ObservedMixer):
     """sLSTM; see the options for the formula. Gates in the order i, f, z, o."""
 
     def __init__(self, d_model: int, options: Options) -> None:
