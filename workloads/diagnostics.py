@@ -17,7 +17,7 @@ from torch import Tensor
 from workloads import seeding
 from workloads.collapse import CollapseDetector
 from workloads.feedforward.moe import MoE
-from workloads.mixers.base import ZooMixer
+from workloads.mixers.base import ObservedMixer
 from workloads.shell import Block, SequenceModel, module_device
 from workloads.slots import LayerContext, Routing, tensors_of
 from workloads.tasks.base import Task
@@ -109,7 +109,7 @@ class Probe:
 
     def _look(self, model: SequenceModel, step: int) -> View:
         was_training = model.training
-        gated = [module for module in model.modules() if isinstance(module, ZooMixer)]
+        gated = [module for module in model.modules() if isinstance(module, ObservedMixer)]
         for mixer in gated:
             mixer.record_gates, mixer.last_gate, mixer.last_histogram = True, None, None
         model.eval()
@@ -132,7 +132,7 @@ class Probe:
             view.routing = {name: float(value) for name, value in stats.items() if value is not None}
             view.routing |= self._churn(index, routing) | {"overlap": _overlap(block.feedforward)}
             view.loads = _loads(routing, block.feedforward.num_experts)
-        gates = [m for m in block.mixer.modules() if isinstance(m, ZooMixer) and m.last_gate is not None]
+        gates = [m for m in block.mixer.modules() if isinstance(m, ObservedMixer) and m.last_gate is not None]
         if gates:
             view.gate = _gate_figures(gates)
             view.histogram = (
@@ -212,7 +212,7 @@ def _overlap(layer: MoE) -> float:
     return float((weights.sum(0).square().sum() - experts) / (experts * (experts - 1)))
 
 
-def _gate_figures(gates: list[ZooMixer]) -> dict[str, float]:
+def _gate_figures(gates: list[ObservedMixer]) -> dict[str, float]:
     def mean(name: str) -> float:
         return sum(float(mixer.last_gate[name]) for mixer in gates if mixer.last_gate) / len(gates)
 

@@ -89,9 +89,8 @@ def _load_heat_map(views: Sequence[View]) -> Figure:
     for axes, index in zip(panels, layers, strict=True):
         columns = [_relative(view.layers[index].loads) for view in views if view.layers[index].loads]
         table = [list(row) for row in zip(*columns, strict=True)]
-        extent = (views[0].step, views[-1].step or 1, len(table) - 0.5, -0.5)
-        if extent[0] == extent[1]:
-            extent = (extent[0] - 0.5, extent[1] + 0.5, *extent[2:])
+        # Half a step on each side, lest a single report have no width
+        extent = (views[0].step - 0.5, views[-1].step + 0.5, len(table) - 0.5, -0.5)
         image = axes.imshow(table, aspect="auto", interpolation="nearest", vmin=0, vmax=2, cmap="RdBu_r", extent=extent)
         axes.set_ylabel(f"layer {index}\nexpert")
         figure.colorbar(image, ax=axes, label="load / mean")

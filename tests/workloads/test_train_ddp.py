@@ -16,8 +16,7 @@ from workloads import train
 CORPUS = str(Path(__file__).parents[2] / "LICENSE")
 FEEDFORWARDS = {
     "dense": {"name": "dense", "hidden": 16},
-    # The balance loss is a statistic of each worker's own tokens, so it is off where curves must agree
-    "moe": {"name": "moe", "num_experts": 8, "expert_hidden": 8, "router": {"name": "topk", "balance_weight": 0.0}},
+    "moe": {"name": "moe", "num_experts": 8, "expert_hidden": 8, "router": {"name": "topk", "balance_weight": 0.1}},
 }
 
 
