@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import BadInput
+from orchestrator.matching import Matcher, Sizer
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
 from orchestrator.spec.expression import ExpressionError
@@ -21,6 +22,7 @@ from workloads.errors import ConfigError
 
 MAX_PLANNED = 100_000
 MANY_TRIALS = 10_000
+WORST_MATCH = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ class Plan:
     """Cells or draws that came to the configuration of an earlier one and were left out."""
     constrained: int
     """Cells or draws that a constraint left out."""
+    notes: tuple[str, ...] = ()
+    """What matching could not make equal."""
 
     @property
     def warnings(self) -> list[str]:
         """What the file's author may not have meant."""
-        found = []
+        found = list(self.notes)
         if self.skipped:
             found.append(
                 f"{self.skipped} combinations come to a configuration that is planned already and are left out: a "
@@ -111,8 +115,11 @@ class Plan:
         return found
 
 
-def make_plan(spec: SweepSpec) -> Plan:
-    """All trials of a grid or random search.
+def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
+    """All trials of a search that does not learn.
+
+    Args:
+        sizer: what `match` asks; a file that has it cannot be planned without.
 
     Seeds are the inner axis, so that the seeds of a configuration stand together. `max_trials` counts trials and
     keeps seed groups whole.
@@ -120,11 +127,14 @@ def make_plan(spec: SweepSpec) -> Plan:
     Raises:
         BadInput: the grid has more than 100,000 cells, or a combination of values is no valid configuration.
     """
+    assert sizer is not None or spec.match is None, "`match` needs a sizer"
     planner = Planner(spec)
     limit = _configuration_limit(spec, planner.axes)
     trials: list[NewTrial] = []
     seen: set[str] = set()
     skipped = constrained = 0
+    notes: list[str] = []
+    matcher = Matcher(spec.match, sizer) if spec.match and sizer else None
     for values in _draws(spec, planner.axes):
         if len(seen) == limit:
             break
@@ -135,10 +145,12 @@ def make_plan(spec: SweepSpec) -> Plan:
             skipped += 1
         else:
             seen.add(found.config_hash)
+            if matcher is not None:
+                found = _matched(found, matcher, notes)
             trials += planner.trials(found, len(trials))
     if not trials:
         raise BadInput("no trial is left: every configuration is left out by `constraints`.")
-    return Plan(tuple(trials), len(seen), skipped, constrained)
+    return Plan(tuple(trials), len(seen), skipped, constrained, tuple(notes))
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -205,6 +217,18 @@ def _sobol(dimensions: int, seed: int, count: int) -> Iterator[list[float]]:
     engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
     for _ in range(count):
         yield engine.random(1)[0].tolist()
+
+
+def _matched(found: Configuration, matcher: Matcher, notes: list[str]) -> Configuration:
+    matched = matcher.matched(found.config)
+    if matched is None:
+        return found
+    if abs(matched.off) > WORST_MATCH:
+        notes.append(
+            f"with {_told(found.params)}: {matched.name} = {matched.value} misses the budget by {matched.off:+.1%}"
+        )
+    params = found.params | {matched.name: matched.value}
+    return Configuration(matched.config, config_hash(matched.config), params)
 
 
 def _told(values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import BadInput, Unreachable
+from orchestrator.matching import Sizer
 from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Launcher, SweepStore
 from orchestrator.records import Capacity, NewSweep, Sweep
@@ -25,11 +26,12 @@ class Accepted:
     plan: Plan
 
 
-def check(document: Document, capacity: Capacity | None) -> Accepted:
+def check(document: Document, capacity: Capacity | None, sizer: Sizer | None) -> Accepted:
     """All that can be wrong with a sweep file.
 
     Args:
         document: the file's text with positions, its bases merged in.
+        sizer: works out sizes, for `match`; a file that has it cannot be checked without.
         capacity: of the cluster; None where it is not known, and resources are then not checked against it.
 
     Raises:
@@ -37,7 +39,7 @@ def check(document: Document, capacity: Capacity | None) -> Accepted:
     """
     spec = check_document(document)
     try:
-        plan = make_plan(spec)
+        plan = make_plan(spec, sizer)
     except BadInput as error:
         raise BadInput([replace(complaint, file=document.file) for complaint in error.complaints]) from None
     if capacity is not None:
@@ -66,7 +68,16 @@ def plan_document(accepted: Accepted) -> PlanDocument:
     )
 
 
-def submit(text: str | bytes, file: str, *, user: str, store: SweepStore, launcher: Launcher, clock: Clock) -> Sweep:
+def submit(
+    text: str | bytes,
+    file: str,
+    *,
+    user: str,
+    store: SweepStore,
+    launcher: Launcher,
+    clock: Clock,
+    sizer: Sizer | None = None,
+) -> Sweep:
     """Check a sweep file and queue it.
 
     Raises:
@@ -77,7 +88,7 @@ def submit(text: str | bytes, file: str, *, user: str, store: SweepStore, launch
     except Unreachable:
         # A cluster that is away must not keep people from queueing; the policy checks again before it starts.
         capacity = None
-    accepted = check(read_document(text, file), capacity)
+    accepted = check(read_document(text, file), capacity, sizer)
     spec = accepted.spec
     assert spec.metric is not None, "load_spec fills in the metric"
     new = NewSweep(

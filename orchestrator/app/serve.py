@@ -17,6 +17,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.errors import Unreachable
 from orchestrator.local import read_token
 from orchestrator.settings import Settings
+from orchestrator.sizing import SubprocessSizer
 from orchestrator.store import open_store
 from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
@@ -59,6 +60,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         mlflow_url=mlflow_uri or None,
         ray_dashboard_url=ray_dashboard or None,
         instance=settings.instance,
+        sizer=(sizer := SubprocessSizer()),
     )
     stop = threading.Event()
     threads = [
@@ -79,6 +81,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
     finally:
         stop.set()
         threads[0].join(timeout=10)
+        sizer.close()
         store.close()
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.cli.connect import read_file
 from orchestrator.report import PlanDocument
+from orchestrator.sizing import SubprocessSizer
 from orchestrator.spec.compose import compose
 from orchestrator.spec.document import Document
 from orchestrator.submit import check, plan_document
@@ -39,7 +40,8 @@ def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFi
     document = compose(path, read, profile=profile, assignments=assignments)
     merged = len(texts) > 1 or profile is not None or bool(assignments)
     text = _merged_text(document, texts, profile, assignments) if merged else texts[path]
-    return SweepFile(document, text, plan_document(check(document, None)))
+    with SubprocessSizer() as sizer:
+        return SweepFile(document, text, plan_document(check(document, None, sizer)))
 
 
 def origins(document: Document) -> list[tuple[str, str, str]]:

@@ -151,6 +151,24 @@ class Search(Words):
         return self
 
 
+BUDGETS = {"active_parameters": "active_params", "parameters": "params", "flops": "train_flops_per_token"}
+
+
+class Match(Words):
+    """Solves one size of each configuration, so that variants are compared at equal budget."""
+
+    by: Annotated[
+        Literal["active_params", "params", "train_flops_per_token"], BeforeValidator(lambda v: BUDGETS.get(v, v))
+    ] = Field(description="What is made equal: active_parameters, parameters, or flops (of training, a token).")
+    adjust: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
+        min_length=1, description="Dotted name of the size that is solved; of several, the first that a variant has."
+    )
+    to: float | None = Field(None, gt=0, description="The budget; that of the first configuration when left out.")
+    min: int = Field(1, ge=1, description="Smallest size.")
+    max: int = Field(65_536, ge=1, description="Largest size.")
+    multiple_of: int = Field(1, ge=1, description="Sizes are multiples of it.")
+
+
 class EarlyTerminate(Words):
     """When a trial is stopped before its last step."""
 
@@ -197,6 +215,7 @@ class SweepSpec(Words):
         default_factory=list,
         description='Configurations are left out where one of these is false: "k < num_experts".',
     )
+    match: Match | None = Field(None, description="Solves one size, so that variants are compared at equal budget.")
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
         default_factory=lambda: [0], min_length=1, description="Every configuration is trained once with each seed."
     )

@@ -57,14 +57,20 @@ def _sweep_routes(service: Service) -> APIRouter:
     def submit_sweep(body: SweepFile) -> report.SweepDocument:
         """Check a sweep file and queue it."""
         sweep = submit(
-            body.text, body.file, user=body.user, store=sweeps, launcher=service.launcher, clock=service.clock
+            body.text,
+            body.file,
+            user=body.user,
+            store=sweeps,
+            launcher=service.launcher,
+            clock=service.clock,
+            sizer=service.sizer,
         )
         return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
     @routes.post("/check")
     def check_sweep(body: SweepFile) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
-        return plan_document(check(read_document(body.text, body.file), _capacity(service)))
+        return plan_document(check(read_document(body.text, body.file), _capacity(service), service.sizer))
 
     @routes.get("/sweeps")
     def list_sweeps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.matching import Sizer
 from orchestrator.ports import BoardStore, Clock, Launcher, Outbox, SweepStore, TrialStore
 
 
@@ -24,6 +25,7 @@ class Service:
     mlflow_url: str | None
     ray_dashboard_url: str | None
     instance: str
+    sizer: Sizer | None = None
 
     def log_path(self, sweep_id: int, trial_id: int) -> Path:
         """A trial's log."""

@@ -1,0 +1,69 @@
+"""Sizes of models from a process of its own: they take torch, which neither command line nor coordinator imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from orchestrator.errors import BadInput, OrchError
+
+
+class SubprocessSizer:
+    """Starts `python -m workloads.sizing` at the first question and ends it when closed. Safe to share by threads."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, float]] = {}
+
+    def size(self, config: Mapping[str, Any]) -> dict[str, float]:
+        """params, active_params, train_flops_per_token, inference_flops_per_token, state_bytes of one configuration.
+
+        Raises:
+            BadInput: no model has this configuration.
+        """
+        question = json.dumps(config, sort_keys=True)
+        with self._lock:
+            if question not in self._known:
+                self._known[question] = self._ask(question)
+            return self._known[question]
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+                self._process.wait(timeout=10)
+                self._process = None
+
+    def __enter__(self) -> SubprocessSizer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, question: str) -> dict[str, float]:
+        if self._process is None:
+            command = [sys.executable, "-m", "workloads.sizing"]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self._process = None
+            raise OrchError("the process that works out sizes ended; try again, and see `orch doctor`.")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BadInput(str(answer["error"]))
+        return {name: float(value) for name, value in answer.items()}
