@@ -1,6 +1,6 @@
 """What every kernel test needs: a comparison that says what went wrong, and memory that shows what nobody wrote."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -53,7 +53,7 @@ def _poison(tensor: Tensor) -> Tensor:
 def poisoned_empty() -> Iterator[None]:
     """Make torch.empty, empty_like and Tensor.new_empty return NaN (integers: the largest), so that a cell which a
     kernel forgets to write shows in the result."""
-    originals = {"empty": torch.empty, "empty_like": torch.empty_like}
+    originals: dict[str, Callable[..., Tensor]] = {"empty": torch.empty, "empty_like": torch.empty_like}
     new_empty = Tensor.new_empty
 
     def poisoned(name: str) -> Any:

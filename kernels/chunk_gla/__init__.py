@@ -54,9 +54,9 @@ def chunk_gla(
             return o.to(v.dtype), last
         case "triton":
             # Triton is absent from CPU-only installs
-            from kernels.chunk_gla import triton_impl
+            from kernels.chunk_gla.triton_impl import chunk_gla as on_triton
 
-            return triton_impl.chunk_gla(q, k, v, log_decay, h0, chunk)
+            return on_triton(q, k, v, log_decay, h0, chunk)
     return cpu.chunk_gla(q, k, v, log_decay, h0, chunk)
 
 

@@ -35,7 +35,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple
 def _(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor, states: Tensor, do: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (*(x.new_empty(x.shape) for x in (q, k, v, gate)), states.new_empty(states[:, :, 0].shape))
+    dq, dk, dv, dgate, dh0 = (x.new_empty(x.shape) for x in (q, k, v, gate, states[:, :, 0]))
+    return dq, dk, dv, dgate, dh0
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -58,11 +59,9 @@ def chunk_gla(
 ) -> tuple[Tensor, Tensor]:
     """S_t = diag(exp(g_t)) S_{t−1} + k_t v_tᵀ, o_t = q_t S_t, in float32 or wider; see :func:`kernels.chunk_gla`."""
     inner = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
-    wide = [x.to(inner) for x in (q, k, v, log_decay)]
+    q_wide, k_wide, v_wide, g_wide = (x.to(inner) for x in (q, k, v, log_decay))
     first = None if h0 is None else h0.to(inner)
-    if not native.is_available(wide[0]):
-        o, last = chunked.chunk_gla(*wide, first, chunk)
-        return o.to(v.dtype), last
-    q, k, v_wide, log_decay = wide
-    o, states = _gla(q, k, v_wide, log_decay.exp(), first)
+    if not native.is_available(q_wide):
+        return chunked.chunk_gla(q, k, v, log_decay, h0, chunk)
+    o, states = _gla(q_wide, k_wide, v_wide, g_wide.exp(), first)
     return o.to(v.dtype), states[:, :, -1]

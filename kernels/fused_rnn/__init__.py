@@ -66,9 +66,9 @@ def fused_rnn(
         y, last = reference.fused_rnn(cell, x, w_ih, w_hh, b_ih, b_hh, state)
     elif form == "triton":
         # Triton is absent from CPU-only installs
-        from kernels.fused_rnn import triton_impl
+        from kernels.fused_rnn.triton_impl import fused_rnn as on_triton
 
-        y, last = triton_impl.fused_rnn(cell, x, w_ih, w_hh, b_ih, b_hh, state)
+        y, last = on_triton(cell, x, w_ih, w_hh, b_ih, b_hh, state)
     else:
         y, last = cpu.fused_rnn(cell, x, w_ih, w_hh, b_ih, b_hh, state)
     return y, last if len(last) > 1 else last[0]

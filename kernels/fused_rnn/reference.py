@@ -1,5 +1,7 @@
 """Recurrent cells over time, one step after the other. Slow and plainly right."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,7 +45,12 @@ def slstm(pre: Tensor, rec: Tensor, h: Tensor, c: Tensor, n: Tensor, m: Tensor) 
     return torch.sigmoid(o) * c / n, c, n, m
 
 
-_STEPS = {"rnn_tanh": (1, rnn_tanh), "lstm": (4, lstm), "gru": (3, gru), "slstm": (4, slstm)}
+_STEPS: Mapping[str, tuple[int, Callable[..., tuple[Tensor, ...]]]] = {
+    "rnn_tanh": (1, rnn_tanh),
+    "lstm": (4, lstm),
+    "gru": (3, gru),
+    "slstm": (4, slstm),
+}
 
 
 def fused_rnn(

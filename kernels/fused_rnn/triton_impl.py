@@ -6,7 +6,8 @@ the backward pass holds R in one orientation only; the gradient of R is one prod
 
     dpre, drec = cell backward,   dh ← Σ_g drec_g R_g
 
-Heads too wide for a program's registers (64 units of 16-bit inputs, else 32) run step by step in PyTorch's operators, dense ones in cuDNN.
+Heads too wide for a program's registers (64 units of 16-bit inputs, else 32) run step by step in PyTorch's operators,
+dense ones in cuDNN.
 """
 
 from typing import Any
@@ -361,11 +362,15 @@ def _specs() -> list[AotSpec]:
             (64, "tf32", "cuda"), (32, "tf32x3", "cuda"), (32, "tf32", "hip"), (32, "ieee", "hip"),
         ):  # fmt: skip
             constants = _constants(cell, size, precision)
-            settings = {"num_warps": _warps(constants), "backend": backend}
+            warps = _warps(constants)
             name = f"{cell} {size} {precision}"
             specs += [
-                AotSpec(f"fused_rnn.forward {name}", _forward_kernel, forward | sizes, constants, **settings),
-                AotSpec(f"fused_rnn.backward {name}", _backward_kernel, backward | sizes, constants, **settings),
+                AotSpec(
+                    f"fused_rnn.forward {name}", _forward_kernel, forward | sizes, constants, warps, backend=backend
+                ),
+                AotSpec(
+                    f"fused_rnn.backward {name}", _backward_kernel, backward | sizes, constants, warps, backend=backend
+                ),
             ]
     return specs
 

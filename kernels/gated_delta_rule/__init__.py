@@ -53,9 +53,9 @@ def gated_delta_rule(
             return o.to(v.dtype), last
         case "triton":
             # Triton is absent from CPU-only installs
-            from kernels.gated_delta_rule import triton_impl
+            from kernels.gated_delta_rule.triton_impl import gated_delta_rule as on_triton
 
-            return triton_impl.gated_delta_rule(q, k, v, beta, log_decay, h0, chunk)
+            return on_triton(q, k, v, beta, log_decay, h0, chunk)
     return cpu.gated_delta_rule(q, k, v, beta, log_decay, h0, chunk)
 
 

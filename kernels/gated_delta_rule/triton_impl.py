@@ -172,19 +172,19 @@ def gated_delta_rule(
 
 def _longest(dtype: torch.dtype) -> int:
     """Steps of a chunk that fit a program's registers; three products of tf32 take more of them than one."""
-    return 64 if dot_precision(dtype) == "tf32" else 32
+    return 32 if dot_precision(dtype) == "tf32" else 16
 
 
 def _specs() -> list[AotSpec]:
     specs = []
     sizes = dict.fromkeys("NKV", "i32")
-    for precision, steps, backend in (("tf32", 64, ""), ("tf32x3", 32, "cuda"), ("ieee", 32, "hip")):
+    for precision, steps, backend in (("tf32", 32, ""), ("tf32x3", 16, "cuda"), ("ieee", 16, "hip")):
         constants = {"PRECISION": precision, "BT": steps, "BK": _WIDEST, "BV": _VALUES}
         for name, kernel in (("walk", _walk_kernel), ("walk_back", _walk_back_kernel)):
             types = {argument: "*fp32" for argument in kernel.arg_names if argument.endswith("_ptr")} | sizes
             specs.append(AotSpec(f"gated_delta_rule.{name} {precision}", kernel, types, constants, backend=backend))
     pointers = {"m_ptr": "*fp32", "inverse_ptr": "*fp32"}
-    specs += [AotSpec(f"gated_delta_rule.inverse {n}", _inverse_kernel, pointers, {"BT": n}) for n in (32, 64)]
+    specs += [AotSpec(f"gated_delta_rule.inverse {n}", _inverse_kernel, pointers, {"BT": n}) for n in (16, 32)]
     return specs
 
 

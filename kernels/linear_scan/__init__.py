@@ -46,9 +46,9 @@ def linear_scan(
             return reference.linear_scan(a, x, h0, reverse)
         case "triton":
             # Triton is absent from CPU-only installs
-            from kernels.linear_scan import triton_impl
+            from kernels.linear_scan.triton_impl import linear_scan as on_triton
 
-            return triton_impl.linear_scan(a, x, h0, reverse)
+            return on_triton(a, x, h0, reverse)
     return cpu.linear_scan(a, x, h0, reverse)
 
 

@@ -251,7 +251,7 @@ def linear_scan(a: Tensor, x: Tensor, h0: Tensor | None = None, reverse: bool = 
 
 def _specs() -> list[AotSpec]:
     sizes = {"T": "i32", "N": "i32", "D": "i32"}
-    strides = {name: "i32" for name in ("stride_ab", "stride_at", "stride_xb", "stride_xt")}
+    strides = dict.fromkeys(("stride_ab", "stride_at", "stride_xb", "stride_xt"), "i32")
     kinds = (("fp32", "*fp32", False), ("bf16", "*bf16", False), ("complex64", "*fp32", True))
     specs = []
     for (name, kind, is_complex), reverse in [(k, False) for k in kinds] + [(kinds[0], True)]:
@@ -260,9 +260,9 @@ def _specs() -> list[AotSpec]:
         name += " reverse" * reverse
         ends = {"a_ptr": kind, "x_ptr": kind, "decay_ptr": "*fp32", "end_ptr": "*fp32"} | sizes | strides
         forward = {"a_ptr": kind, "x_ptr": kind, "carry_ptr": "*fp32", "h_ptr": kind} | sizes | strides
-        backward = {name: kind for name in ("a_ptr", "dh_ptr", "h_ptr", "h0_ptr", "da_ptr", "dx_ptr")} | sizes
+        backward = dict.fromkeys(("a_ptr", "dh_ptr", "h_ptr", "h0_ptr", "da_ptr", "dx_ptr"), kind) | sizes
         backward |= {"carry_ptr": "*fp32"}
-        backward |= {name: "i32" for name in ("stride_ab", "stride_at", "stride_db", "stride_dt")}
+        backward |= dict.fromkeys(("stride_ab", "stride_at", "stride_db", "stride_dt"), "i32")
         carry = {"decay_ptr": "*fp32", "end_ptr": "*fp32", "h0_ptr": kind, "N": "i32", "D": "i32"}
         specs += [
             AotSpec(f"linear_scan.ends {name}", _ends_kernel, ends, steps | {"LAG": False}),
