@@ -16,30 +16,36 @@ SPLINE_STD = 0.1
 class KAN(nn.Module):
     """W elu(x) + Σ_i c_i B_i(x), a B-spline for each input and output (arXiv:2404.19756, eq. 2.10)."""
 
-    knots: Tensor
-
     def __init__(self, inputs: int, outputs: int, *, grid: int, order: int, reach: float) -> None:
         super().__init__()
-        self.order = order
+        self.grid, self.order, self.reach = grid, order, reach
         self.base = nn.Linear(inputs, outputs)
-        spacing = 2 * reach / grid
-        self.register_buffer("knots", torch.arange(-order, grid + order + 1) * spacing - reach, persistent=False)
         self.coefficients = nn.Parameter(torch.randn(outputs, inputs, grid + order) * SPLINE_STD / inputs**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x [N, I]. Returns [N, O]."""
-        return self.base(F.elu(x)) + torch.einsum("nis,ois->no", self.splines(x), self.coefficients)
+        return self.base(F.elu(x)) + self.splines(x).flatten(1) @ self.coefficients.flatten(1).t()
 
     def splines(self, x: Tensor) -> Tensor:
-        """B-spline values by the Cox-de Boor recursion, [N, I, S]; they sum to 1 inside the grid. Args: x [N, I]."""
-        t = self.knots.to(x.dtype)
-        x = x[..., None]
-        basis = ((x >= t[:-1]) & (x < t[1:])).to(x.dtype)
-        for p in range(1, self.order + 1):
-            left = (x - t[: -p - 1]) / (t[p:-1] - t[: -p - 1]) * basis[..., :-1]
-            right = (t[p + 1 :] - x) / (t[p + 1 :] - t[1:-p]) * basis[..., 1:]
-            basis = left + right
-        return basis
+        """B-splines on uniform knots, [N, I, S] with S = grid + order; they sum to 1 inside the grid. Args: x [N, I].
+
+        Only order + 1 of them differ from 0 at any x; these are worked out (de Boor's recursion) and put in place.
+        """
+        order, size = self.order, self.grid + self.order
+        # In units of the knots' spacing, from the first knot, which lies `order` intervals before the grid
+        position = (x + self.reach) * (self.grid / (2 * self.reach)) + order
+        interval = position.detach().floor().clamp(0, size + order - 1)
+        offset = position - interval
+        inside = ((position >= 0) & (position < size + order)).to(x.dtype)
+        values = [inside]
+        for degree in range(1, order + 1):
+            lower = [((r + 1 - offset) * values[r]) / degree for r in range(degree)]
+            upper = [((offset + degree - r - 1) * values[r]) / degree for r in range(degree)]
+            values = [lower[0], *(lower[r] + upper[r - 1] for r in range(1, degree)), upper[-1]]
+        # Splines beyond either end get a place of their own, cut off afterwards
+        place = interval.long()[..., None] + torch.arange(order + 1, device=x.device)
+        everywhere = x.new_zeros(*x.shape, size + 2 * order).scatter(-1, place, torch.stack(values, dim=-1))
+        return everywhere[..., order : order + size]
 
 
 class GRKAN(GateRouter):

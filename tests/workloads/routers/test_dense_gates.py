@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
 
 from tests.workloads.routers.zoo import BATCH, TIME, D, N, context, matrix, moe, route, router, tokens
 from workloads.routers.dense import annealed, gumbel_like
@@ -124,11 +126,19 @@ def test_experts_are_masked_copies_of_the_first_after_the_first_phase():
     assert (layer.experts.up == 0).all(), "copied once only"
 
 
-def test_splines_of_a_kan_layer_sum_to_one_inside_the_grid():
-    layer = KAN(3, 2, grid=5, order=3, reach=3.0)
-    x = torch.linspace(-2.999, 2.999, 60).view(20, 3)
-    torch.testing.assert_close(layer.splines(x).sum(-1), torch.ones(20, 3))
-    assert (layer.splines(torch.full((1, 3), 9.0)) == 0).all()
+@pytest.mark.parametrize(("grid", "order"), [(5, 3), (3, 2), (4, 1)])
+def test_splines_of_a_kan_layer_are_scipys_and_vanish_far_outside_the_grid(grid, order):
+    layer = KAN(1, 2, grid=grid, order=order, reach=3.0)
+    x = torch.linspace(-2.999, 2.999, 60, dtype=torch.float64)
+    spacing = 6.0 / grid
+    knots = np.arange(-order, grid + order + 1) * spacing - 3.0
+    expected = BSpline.design_matrix(x.numpy(), knots, order).toarray()
+    torch.testing.assert_close(layer.splines(x[:, None])[:, 0], torch.from_numpy(expected))
+    torch.testing.assert_close(layer.splines(x[:, None]).sum(-1), torch.ones(60, 1, dtype=torch.float64))
+    far = torch.tensor([[-3.0 - (order + 0.1) * spacing], [3.0 + (order + 0.1) * spacing], [99.0], [-99.0]])
+    assert (layer.splines(far) == 0).all()
+    near = torch.linspace(-3.0 - order * spacing, 3.0 + order * spacing, 50).double()[:, None].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: layer.double().splines(x + 1e-4), (near,))
 
 
 def test_without_its_value_branch_the_kan_gate_is_the_normalised_skip():
