@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +122,7 @@ class Trainer:
         self.probe = Probe(self.task, trial.training.batch_size, self.signature.sequence_length)
         self._since_report = _Interval(self.place.device)
         self._first_loss: float | None = None
+        self._drawn: tuple[int, Batch] | None = None
 
     def train_step(self) -> None:
         """One optimiser step on the next global batch.
@@ -148,6 +150,7 @@ class Trainer:
             self.average.update()
         self.step = step
         self._since_report.add(step, loss, output, norm)
+        self._since_report.tokens += math.prod(self._global_batch(step).inputs.shape[:2])
         if self.place.device.type == "cpu":
             self._check_finite()
         self._since_report.seconds += self.clock() - started
@@ -176,17 +179,12 @@ class Trainer:
             **_dropped(interval.stats),
             "lr": learning_rate(self.step, self.trial.training),
             "grad_norm": float(interval.norm),
-            "tokens_per_s": interval.timed_steps * self.tokens_a_step / max(seconds, 1e-9),
+            "tokens_per_s": interval.tokens / max(seconds, 1e-9),
             **self.constants,
         }
         self.rows.append(self.place.from_leader(row))
         self._since_report = _Interval(self.place.device)
         return dict(self.rows[-1])
-
-    @property
-    def tokens_a_step(self) -> int:
-        """Positions in the global batch."""
-        return self.trial.training.batch_size * self.signature.sequence_length
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint of this step; the leader does. All workers must call it."""
@@ -261,8 +259,12 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
 
     def _global_batch(self, step: int) -> Batch:
-        training = self.trial.training
-        return self.task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+        """The batch of the step; the last one drawn is kept, since a step may ask more than once."""
+        if self._drawn is None or self._drawn[0] != step:
+            training = self.trial.training
+            batch = self.task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+            self._drawn = (step, batch)
+        return self._drawn[1]
 
     def _backward(
         self, step: int, loss_of: Callable[[Tensor, Tensor], Tensor], *, auxiliary: bool = True
@@ -331,7 +333,7 @@ class _Interval:
     """What has gathered since the last report; on the device, because reading a number makes a GPU wait."""
 
     def __init__(self, device: torch.device) -> None:
-        self.steps, self.timed_steps, self.seconds = 0, 0, 0.0
+        self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.loss_sum = torch.zeros((), device=device)
         self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
         self.norm = torch.zeros((), device=device)
@@ -340,7 +342,6 @@ class _Interval:
 
     def add(self, step: int, loss: Tensor, output: ModelOutput, norm: Tensor) -> None:
         self.steps += 1
-        self.timed_steps += 1
         self.loss_sum += loss
         self.norm = norm.detach()
         self.auxiliary = {name: value.detach() for name, value in output.losses.items()}

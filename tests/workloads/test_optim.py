@@ -8,11 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from workloads.config import TrainingConfig
+from workloads import build_task, list_tasks
+from workloads.build import task_of
+from workloads.config import TrainingConfig, TrialConfig
+from workloads.errors import DataError
 from workloads.optim import build_optimizer, decay_groups
 from workloads.optim.ema import WeightAverage
 from workloads.optim.grams import Grams
 from workloads.optim.sophia import Sophia
+from workloads.shell import SequenceModel
 
 
 def step(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, gradient: list[float]) -> list[float]:
@@ -60,6 +64,26 @@ def test_sophia_goes_down_a_badly_scaled_bowl_where_a_gradient_step_of_its_size_
         w.grad = scales * w.detach()
         sophia.step()
     assert w.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_every_task_draws_targets_of_the_kind_that_its_loss_takes(name: str):
+    try:
+        task = build_task(name)
+        smoke = TrialConfig.parse(task.smoke())
+    except DataError as error:
+        pytest.skip(str(error))
+    task = task_of(smoke)
+    length = task.signature(smoke.training.sequence_length).sequence_length
+    batch = task.batch(1, 0, 4, length)
+    torch.manual_seed(0)
+    output = SequenceModel(smoke.model, task.signature(length))(batch.inputs).logits
+    drawn = task.sample_targets(output.detach(), batch.targets)
+    assert drawn.shape == batch.targets.shape
+    assert drawn.dtype == batch.targets.dtype
+    assert task.weight(drawn) == task.weight(batch.targets)
+    assert not torch.equal(drawn, batch.targets)
+    task.loss(output, drawn).backward()
 
 
 def test_adamw_is_fused_and_decays_matrices_alone():

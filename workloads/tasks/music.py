@@ -66,6 +66,10 @@ class Chorales(Task):
         each = F.binary_cross_entropy_with_logits(output.float(), targets.clamp_min(0), reduction="none")
         return (each * scored).sum() / scored[..., 0].sum().clamp_min(1)
 
+    def sample_targets(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Each key drawn alone, with the probability that the model gives it."""
+        return torch.where(targets == SILENT, targets, torch.bernoulli(output.float().sigmoid()))
+
     def evaluate(self, model: Predict, batch_size: int, sequence_length: int) -> dict[str, float]:
         """`val_nll` (also as `val_loss`) and `test_nll`."""
         validation, test = (self._nll(model, split, batch_size) for split in ("valid", "test"))
