@@ -89,7 +89,8 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
             if reports:
                 yield row
     except GeneratorExit:
-        if directory is not None and saved != trainer.step:
+        # With several workers a save is a meeting, and the others may be gone
+        if directory is not None and saved != trainer.step and trainer.place.world == 1:
             trainer.save(directory)
         raise
 
