@@ -1,0 +1,242 @@
+"""What is written when, and what Tune is told; a real store and Tune's real ASHA, no cluster."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster import search
+from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
+from orchestrator.cluster.recorder import LOSSES_WITHOUT_PROGRESS, Recorder, RecordingScheduler
+from orchestrator.cluster.trainable import HAPPENING
+from orchestrator.lifecycle import Actor, SweepState, TrialState
+from orchestrator.records import Sweep
+from orchestrator.store import Store, open_store
+from tests.support.builders import NOW, a_sweep, a_trial
+
+ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2, "max_steps": None}
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+
+
+class StoppedClock:
+    def now(self) -> datetime:
+        return NOW
+
+
+class Bench:
+    """A sweep of `count` trials under a recording scheduler, and what its trials say."""
+
+    def __init__(self, store: Store, count: int, **spec: Any) -> None:
+        self.store = store
+        trials = [a_trial(n, config={"training": {"steps": 100}}) for n in range(count)]
+        added = store.sweeps.add_sweep(a_sweep(spec={"retries": 0} | spec), trials, now=NOW)
+        self.sweep: Sweep = store.sweeps.move_sweep(
+            added, SweepState.STARTING, actor=Actor.COORDINATOR, reason="", now=NOW, slots=1
+        )
+        self.ids = [trial.id for trial in store.trials.trials(self.sweep.id)]
+        self.freed: list[int] = []
+        self.take_over()
+
+    def take_over(self) -> None:
+        """A new driver: nothing remembered, all from SQL."""
+        trials = self.store.trials.requeue_trials(self.sweep.id, reason="new driver", now=NOW)
+        known = self.store.trials.trials(self.sweep.id)
+        self.inner = search.early_stopping(self.sweep, known)
+        curves = [(trial.id, self.store.trials.curve(trial.id, self.sweep.metric)) for trial in known]
+        search.replay(self.inner, self.sweep.metric, curves)
+        recorder = Recorder(self.store.trials, self.sweep, trials, StoppedClock())
+        self.scheduler = RecordingScheduler(self.inner, recorder, self.sweep, free_slot=self.freed.append)
+        for trial in trials:
+            self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
+
+    def tune(self, n: int) -> Any:
+        return SimpleNamespace(trial_id=str(self.ids[n]))
+
+    def say(self, n: int, happening: object) -> str:
+        decision = self.scheduler.on_trial_result(None, self.tune(n), {HAPPENING: happening})
+        if decision == STOP:
+            self.scheduler.on_trial_complete(None, self.tune(n), {})
+        return decision
+
+    def start(self, n: int) -> None:
+        assert self.say(n, Started(where="slot-0")) == CONTINUE
+
+    def report(self, n: int, step: int, value: float) -> str:
+        return self.say(n, Reported(step=step, metrics={"val_bpb": value}))
+
+    def trial(self, n: int) -> Any:
+        return self.store.trials.trial(self.ids[n])
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'orch.db'}")
+    yield opened
+    opened.close()
+
+
+def test_a_report_is_in_sql_before_the_scheduler_sees_it(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, early_terminate=ASHA)
+    bench.start(0)
+    seen = []
+
+    def look(*_: object) -> str:
+        seen.append(bench.store.trials.curve(bench.ids[0], "val_bpb"))
+        return CONTINUE
+
+    bench.inner.on_trial_result = look  # type: ignore[method-assign]
+    bench.report(0, 10, 3.0)
+    assert seen == [[(10, 3.0)]]
+
+
+def test_asha_stops_the_worse_half_and_says_why(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2, early_terminate=ASHA)
+    for n in range(2):
+        bench.start(n)
+    assert bench.report(0, 10, 3.0) == CONTINUE
+    assert bench.report(1, 10, 4.0) == STOP
+    stopped = bench.trial(1)
+    assert stopped.state is TrialState.STOPPED
+    assert stopped.reason == (
+        "stopped by ASHA at step 10: val_bpb 4 is not in the best 1/2 of the 2 trials that came to step 10"
+    )
+    assert bench.freed == [bench.ids[1]]
+
+
+def test_a_trial_at_its_last_step_has_succeeded_however_it_ranks(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2, early_terminate=ASHA)
+    for n in range(2):
+        bench.start(n)
+    bench.report(0, 80, 3.0)
+    assert bench.report(1, 100, 4.0) == CONTINUE
+    assert bench.say(1, Ended(outcome=Outcome.DONE)) == STOP
+    assert bench.trial(1).state is TrialState.SUCCEEDED
+
+
+def test_a_new_driver_decides_as_the_old_one_would_have(sqlite: Store) -> None:
+    bench = Bench(sqlite, 3, early_terminate=ASHA)
+    bench.start(0)
+    bench.report(0, 10, 3.0)
+    bench.say(0, Ended(outcome=Outcome.DONE))
+    bench.start(1)
+    bench.report(1, 10, 2.0)
+    bench.take_over()
+    assert bench.trial(1).state is TrialState.PENDING
+    bench.start(1)
+    assert bench.trial(1).attempt == 2
+    assert bench.report(1, 10, 2.0) == CONTINUE, "its own result of before is not held against it"
+    bench.start(2)
+    assert bench.report(2, 10, 2.9) == STOP
+
+
+def test_own_failures_are_retried_as_often_as_the_sweep_says(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, retries=1)
+    failed = Ended(outcome=Outcome.FAILED, reason="OSError: disk full", checkpoint="/somewhere")
+    bench.start(0)
+    assert bench.say(0, failed) == CONTINUE
+    assert (bench.trial(0).state, bench.trial(0).failures) == (TrialState.PENDING, 1)
+    bench.start(0)
+    assert bench.say(0, failed) == STOP
+    ended = bench.trial(0)
+    assert (ended.state, ended.failures, ended.reason) == (TrialState.FAILED, 2, "OSError: disk full")
+    assert ended.checkpoint_path == "/somewhere"
+
+
+def test_an_error_that_would_only_come_again_is_not_retried(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, retries=5)
+    bench.start(0)
+    assert bench.say(0, Ended(outcome=Outcome.HOPELESS, reason="diverged at step 10")) == STOP
+    assert bench.trial(0).state is TrialState.FAILED
+
+
+def test_lost_workers_are_no_failure_of_the_trial_but_do_not_go_on_for_ever(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, retries=0)
+    lost = Ended(outcome=Outcome.LOST, reason="killed")
+    for _ in range(LOSSES_WITHOUT_PROGRESS - 1):
+        bench.start(0)
+        assert bench.say(0, lost) == CONTINUE
+    bench.start(0)
+    bench.report(0, 10, 3.0)
+    for _ in range(LOSSES_WITHOUT_PROGRESS - 1):
+        assert bench.say(0, lost) == CONTINUE, "the report in between was progress"
+        bench.start(0)
+    assert bench.say(0, lost) == STOP
+    assert (bench.trial(0).state, bench.trial(0).failures) == (TrialState.FAILED, 0)
+    assert "5 times without a report" in bench.trial(0).reason
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [({"val_loss": 1.0, "lr": 0.1}, "it reports lr, val_loss"), ({"val_bpb": float("nan")}, "val_bpb is nan")],
+)
+def test_a_trial_without_the_sweeps_metric_fails_with_what_it_has(
+    sqlite: Store, metrics: dict[str, float], said: str
+) -> None:
+    bench = Bench(sqlite, 1)
+    bench.start(0)
+    assert bench.say(0, Reported(step=10, metrics=metrics)) == STOP
+    assert bench.trial(0).state is TrialState.FAILED
+    assert said in bench.trial(0).reason
+
+
+def test_the_size_of_a_trial_is_read_off_its_first_report(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1)
+    bench.start(0)
+    size = {"params": 300.0, "active_params": 200.0, "train_flops_per_token": 1200.0}
+    bench.say(0, Reported(step=10, metrics={"val_bpb": 3.0} | size))
+    trial = bench.trial(0)
+    assert (trial.params_count, trial.active_params, trial.flops_per_token) == (300, 200, 1200.0)
+
+
+def test_a_trial_whose_leader_process_died_goes_back_to_the_queue(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1)
+    bench.start(0)
+    bench.scheduler.on_trial_error(None, bench.tune(0))
+    assert bench.trial(0).state is TrialState.PENDING
+    assert bench.freed == [bench.ids[0]]
+
+
+def test_no_more_trials_are_handed_out_than_there_is_room(sqlite: Store) -> None:
+    bench = Bench(sqlite, 3)
+    room = 1
+    trials = bench.store.trials.trials(bench.sweep.id)
+    halted = False
+    queue = search.SqlTrials(
+        trials, room=lambda: room, halted=lambda: halted, config_of=lambda trial: {"n": trial.number}
+    )
+    queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
+    first = queue.next_trial()
+    assert first is not None
+    assert (first.trial_id, first.config) == (str(bench.ids[0]), {"n": 0})
+    assert queue.next_trial() is None
+    room = 2
+    assert queue.next_trial() is not None
+    assert queue.next_trial() is None
+    queue.on_trial_complete(first.trial_id)
+    halted = True
+    assert queue.is_finished()
+    assert queue.next_trial() is None
+    halted = False
+    assert not queue.is_finished()
+    assert queue.next_trial() is not None
+    assert queue.is_finished()
+    assert queue.unfinished == 2
+
+
+def _tune_spec() -> dict[str, Any]:
+    from ray.tune.execution.placement_groups import PlacementGroupFactory
+    from ray.tune.registry import register_trainable
+
+    from orchestrator.cluster.trainable import SweepTrial
+
+    register_trainable("SweepTrial", SweepTrial)
+    return {"run": "SweepTrial", "resources_per_trial": PlacementGroupFactory([{"memory": 1}]), "storage": None}
+
+
+def test_a_grace_that_no_trial_outlives_stops_none(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2, early_terminate=ASHA | {"grace_steps": 100})
+    assert isinstance(bench.inner, search.RunAll)

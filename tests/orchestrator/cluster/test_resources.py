@@ -1,0 +1,33 @@
+"""A sweep's resources, and what cannot be had."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.resources import TrialResources
+from orchestrator.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"cpu": 0, "gpu": 0}, "one of them above"),
+        ({"cpu": -1}, "none below 0"),
+        ({"gpu": 1.5}, "a part of one GPU or a whole number"),
+        ({"workers": 2, "gpu": 0.5}, "Give each a whole GPU"),
+    ],
+)
+def test_impossible_resources_are_refused_with_advice(resources: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        TrialResources.of({"resources": resources})
+
+
+def test_resources_become_a_scaling_config() -> None:
+    scaling = TrialResources.of({"resources": {"workers": 2, "cpu": 3, "gpu": 1}}).scaling()
+    assert (scaling.num_workers, scaling.use_gpu) == (2, True)
+    assert scaling.resources_per_worker == {"CPU": 3, "GPU": 1}
+
+
+def test_a_sweep_without_resources_gets_one_core_a_trial() -> None:
+    assert TrialResources.of({}).scaling().resources_per_worker == {"CPU": 1}

@@ -1,0 +1,136 @@
+"""A real Ray head for a test session, and what drives sweeps on it as the service would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+import workloads
+from orchestrator.cluster import head as ray_head
+from orchestrator.cluster.head import MARK, Head
+from orchestrator.cluster.launcher import RayLauncher
+from orchestrator.lifecycle import Actor, SweepState
+from orchestrator.planning import config_hash
+from orchestrator.records import NewTrial, Sweep, Trial
+from orchestrator.settings import Settings
+from orchestrator.store import Store, open_store
+from tests.support.builders import NOW, a_sweep
+
+DRIVE = Path(__file__).with_name("drive.py")
+# The machine that runs the tests is busy with other things: by default Ray kills workers when 95 % of its memory are
+# taken, and gives them what nobody else wants of its cores
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_memory_usage_threshold": "0.99", "RAY_worker_niceness": "0"}
+# A sweep's start takes 16 s on two idle cores, and 80 s were seen on two that ten others shared
+PATIENCE_S = 240
+T = TypeVar("T")
+
+
+@contextmanager
+def private_ray(home: Path, cpus: int = 2) -> Iterator[Head]:
+    """A head with `cpus` cores to give, ended with all that it started."""
+    head = ray_head.start(home, home / "logs" / "ray.log", cpus=cpus, env={**os.environ, **ENVIRONMENT})
+    try:
+        yield head
+    finally:
+        ray_head.stop(head)
+
+
+def wait_for(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
+    """What `condition` returns once it is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def tiny_config(**training: Any) -> dict[str, Any]:
+    """A trial of about a second: a byte model of 12,000 parameters."""
+    document = workloads.TrialConfig.parse(
+        {
+            "task": {"name": "bytes_lm"},
+            "model": {"d_model": 16, "n_layers": 1, "mixer": {"name": "gru"}},
+            "training": {"batch_size": 4, "sequence_length": 32, "steps": 30, "eval_every": 10} | training,
+        }
+    ).document()
+    document.pop("seed")
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """An ORCH_HOME of a test's own on the session's cluster."""
+
+    head: Head
+    settings: Settings
+    store: Store
+
+    @classmethod
+    def in_home(cls, head: Head, home: Path) -> Lab:
+        settings = Settings.from_env({"ORCH_HOME": str(home)})
+        return cls(head, settings, open_store(settings.database_url))
+
+    def launcher(self) -> RayLauncher:
+        return RayLauncher(self.head.dashboard_url, self.settings, program=(sys.executable, str(DRIVE)))
+
+    def add(self, configs: Sequence[Mapping[str, Any]], *, slots: int, name: str = "routing", **spec: Any) -> Sweep:
+        """A STARTING sweep of these trials, seed 0 each."""
+        trials = [
+            NewTrial(number=n, config=config, config_hash=config_hash(config), seed=0, params={"n": n})
+            for n, config in enumerate(configs)
+        ]
+        resources = {"workers": 1, "cpu": 1, "gpu": 0}
+        spec = {"early_terminate": None, "resources": resources, "retries": 0} | spec
+        sweep = self.store.sweeps.add_sweep(a_sweep(name=name, spec=spec), trials, now=NOW)
+        return self.start(sweep, slots)
+
+    def start(self, sweep: Sweep, slots: int) -> Sweep:
+        """As the coordinator does: the next attempt."""
+        return self.store.sweeps.move_sweep(
+            sweep, SweepState.STARTING, actor=Actor.COORDINATOR, reason="", now=NOW, slots=slots
+        )
+
+    def trials(self, sweep: Sweep) -> list[Trial]:
+        return self.store.trials.trials(sweep.id)
+
+    def drive(self, sweep: Sweep) -> subprocess.Popen[bytes]:
+        """The sweep's driver as a process of the test's own."""
+        environment = os.environ | ENVIRONMENT | {"RAY_ADDRESS": self.head.gcs_address, MARK: self.head.mark}
+        environment |= {"ORCH_HOME": str(self.settings.home)}
+        log = (self.settings.home / f"driver-{sweep.id}.log").open("ab")
+        return subprocess.Popen(
+            [sys.executable, DRIVE, "drive", str(sweep.id)], env=environment, stdout=log, stderr=log
+        )
+
+    def directory(self, trial: Trial) -> Path:
+        return self.settings.trial_directory(trial.sweep_id, trial.id)
+
+    def steps_by_attempt(self, trial: Trial) -> dict[int, list[int]]:
+        """Steps that were reported, from the outbox."""
+        steps: dict[int, list[int]] = {}
+        for item in self.store.outbox.pending(limit=100_000):
+            if item.topic == "report" and item.trial_id == trial.id:
+                steps.setdefault(item.payload["attempt"], []).append(item.payload["step"])
+        return steps
+
+
+def train_workers(head: Head) -> list[psutil.Process]:
+    """Processes of the cluster that train."""
+    processes = psutil.Process(head.pid).children(recursive=True)
+    return [process for process in processes if any("RayTrainWorker" in part for part in _command(process))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
