@@ -12,7 +12,7 @@ from workloads.method import Method
 
 def one_of(methods: Mapping[str, Method]) -> Any:
     """The type "options of one of these methods", told apart by `name`; a bare name stands for `{name: it}`."""
-    union = Union[tuple(method.options for method in methods.values())]  # noqa: UP007
+    union: Any = Union[tuple(method.options for method in methods.values())]  # noqa: UP007
     if len(methods) > 1:
         union = Annotated[union, pydantic.Discriminator("name")]
     return Annotated[union, pydantic.BeforeValidator(_from_bare_name)]

@@ -34,7 +34,7 @@ def option(
         sweep: the values that a first sweep over this option would try.
         limits: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
-    extra = {"sweep": list(sweep)} if sweep is not None else None
+    extra: Any = {"sweep": list(sweep)} if sweep is not None else None
     if default is not dataclasses.MISSING:
         limits["default"] = default
     return pydantic.Field(description=description, json_schema_extra=extra, **limits)
@@ -72,25 +72,24 @@ class Method:
     @property
     def fields(self) -> Mapping[str, FieldInfo]:
         """pydantic's description of every option, `name` included."""
-        return self.options.__pydantic_fields__  # type: ignore[attr-defined, no-any-return]
+        return self.options.__pydantic_fields__  # type: ignore[attr-defined]
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Default of every option; options that must be given are absent."""
-        fields = dataclasses.fields(self.options(name=self.name))
         built = self.options(name=self.name)
-        return {f.name: getattr(built, f.name) for f in fields if f.name != "name"}
+        return {name: getattr(built, name) for name in self.fields if name != "name"}
 
     @property
     def sweep(self) -> dict[str, list[Any]]:
         """Suggested values by option, for the options that are worth sweeping."""
-        extras = {name: field.json_schema_extra for name, field in self.fields.items()}
-        return {name: list(extra["sweep"]) for name, extra in extras.items() if extra and "sweep" in extra}  # type: ignore
+        extras: dict[str, Any] = {name: field.json_schema_extra for name, field in self.fields.items()}
+        return {name: list(extra["sweep"]) for name, extra in extras.items() if extra and "sweep" in extra}
 
     def load(self) -> type:
         """Import the implementation."""
         module, _, cls = self.implementation.partition(":")
-        return getattr(importlib.import_module(module), cls)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), cls)
 
 
 def registry(methods: Iterable[Method]) -> Mapping[str, Method]:

@@ -17,4 +17,4 @@ ALWAYS: Mapping[str, str] = {
 def reported_metrics(config: TrialConfig) -> dict[str, str]:
     """Every metric that ranking or stopping may refer to, with its goal; the task's primary metric first."""
     task = type(config.task)
-    return {task.metric: task.goal, **getattr(task, "metrics", {}), **ALWAYS}  # type: ignore[attr-defined]
+    return {task.metric: task.goal, **getattr(task, "metrics", {}), **ALWAYS}

@@ -54,7 +54,8 @@ def list_data(format: FormatOption = Format.TABLE) -> int:
     for row in rows:
         here = "yes" if row["place"] else "no"
         size = f"{int(row['size_bytes'] or 0) / 1e6:.1f}"
-        table.add_row(row["name"], row["kind"], here, size, row["package"], row["licence"], row["summary"])
+        words = (row["name"], row["kind"], here, size, row["package"], row["licence"], row["summary"])
+        table.add_row(*map(str, words))
     render.out.print(table)
     return ExitCode.OK
 
