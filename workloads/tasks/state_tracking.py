@@ -122,10 +122,10 @@ class GroupWord(Generated):
         return {"chance": 1 / self.order, "last_element": by_last}
 
     def smoke(self) -> dict[str, Any]:
-        """A GRU on short words."""
+        """A GRU on short words, wider for the larger group."""
         return {
-            "task": {"name": self.options.name, "validation_examples": 128},
-            "model": {"d_model": 96, "n_layers": 1, "mixer": "gru"},
+            "task": {"name": self.options.name, "validation_examples": 512},
+            "model": {"d_model": 128 if self.order > 60 else 96, "n_layers": 1, "mixer": "gru"},
             "training": {
                 "steps": 300,
                 "batch_size": 256,

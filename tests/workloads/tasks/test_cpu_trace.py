@@ -10,29 +10,10 @@ from workloads import build_task
 from workloads.tasks import cpu
 from workloads.tasks.base import IGNORE
 
-NAMES = [
-    "HLT",
-    "CLR",
-    "INC",
-    "DEC",
-    "SHL",
-    "SHR",
-    "ROL",
-    "ROR",
-    "NOT",
-    "PUSH",
-    "POP",
-    "LOADI",
-    "SWAP",
-    "ADD",
-    "SUB",
-    "MUL",
-    "DIV",
-    "AND",
-    "OR",
-    "XOR",
-    "MOV",
-]
+# fmt: off
+NAMES = ["HLT", "CLR", "INC", "DEC", "SHL", "SHR", "ROL", "ROR", "NOT", "PUSH", "POP", "LOADI", "SWAP", "ADD", "SUB",
+         "MUL", "DIV", "AND", "OR", "XOR", "MOV"]
+# fmt: on
 ONE = {
     "CLR": lambda x: 0,
     "INC": lambda x: min(x + 1, 255),
