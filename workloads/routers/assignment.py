@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+PRICE_STEPS = 0.25 * 0.9 ** np.arange(60)
+"""Steps of the prices, as shares of the scores' range."""
+
 
 def balanced_assignment(scores: Floats, capacity: int) -> Ints:
     """The assignment of greatest total score in which no column has more than `capacity` rows.
 
-    Every row starts at its best column; rows then leave overfull columns along the cheapest chains of moves until
-    none is overfull. Chains are shortest paths over the E columns (successive shortest paths for minimum-cost flow,
-    Ahuja, Magnanti, Orlin 1993, sec. 9.7), so the result is exact and the work follows the surplus, not T².
+    Prices that nearly balance the columns are found first; every row starts at its best column less its price. Rows
+    then leave overfull columns along the cheapest chains of moves until none is overfull. Chains are shortest paths
+    over the E columns (successive shortest paths for minimum-cost flow, Ahuja, Magnanti, Orlin 1993, sec. 9.7), so the
+    result is exact and the work follows the surplus, not T².
 
     Args:
         scores: [T, E] finite.
@@ -38,7 +42,9 @@ def balanced_assignment(scores: Floats, capacity: int) -> Ints:
             f"{num_columns} columns with room for {capacity} rows each cannot take {num_rows} rows; "
             f"capacity must be at least {-(-num_rows // num_columns)}"
         )
-    assigned = scores.argmax(1)
+    # Rows that are indifferent fill the columns: with every column exactly full, any prices are a valid start.
+    scores = np.pad(scores, ((0, capacity * num_columns - num_rows), (0, 0)))
+    assigned = (scores - _balancing_prices(scores, capacity)).argmax(1)
     counts = np.bincount(assigned, minlength=num_columns)
     cost, mover = _moves(scores, assigned)
     while (counts > capacity).any():
@@ -51,7 +57,20 @@ def balanced_assignment(scores: Floats, capacity: int) -> Ints:
         counts[chain[-1]] += 1
         for column in chain:
             cost[column], mover[column] = _moves_from(scores, assigned, column)
-    return assigned
+    return assigned[:num_rows]
+
+
+def _balancing_prices(scores: Floats, capacity: int) -> Floats:
+    """Prices [E] under which the best columns of the rows are nearly balanced: dual ascent with a falling step."""
+    prices = np.zeros(scores.shape[1])
+    best, least = prices, np.inf
+    for step in PRICE_STEPS * max(float(np.ptp(scores)), np.finfo(np.float64).tiny):
+        counts = np.bincount((scores - prices).argmax(1), minlength=len(prices))
+        surplus = np.maximum(counts - capacity, 0).sum()
+        if surplus < least:
+            best, least = prices, surplus
+        prices = prices + step * np.clip((counts - capacity) / capacity, -1.0, 1.0)
+    return best
 
 
 def _moves(scores: Floats, assigned: Ints) -> tuple[Floats, Ints]:
