@@ -22,7 +22,6 @@ from kernels.aot import AotSpec
 from kernels.backend import dot_precision
 from kernels.gated_delta_rule import chunked, cpu
 
-_WIDEST = 128  # key channels of a state that fits the registers of a program
 _VALUES = 16  # columns of the state in a program
 
 
@@ -150,7 +149,7 @@ def gated_delta_rule(
     """The chunked form, in float32; see :func:`kernels.gated_delta_rule`."""
     batch, steps, heads, keys = k.shape
     values = v.shape[-1]
-    if keys > _WIDEST or torch.float64 in (q.dtype, k.dtype, v.dtype, beta.dtype, log_decay.dtype):
+    if keys > _widest(v.dtype) or torch.float64 in (q.dtype, k.dtype, v.dtype, beta.dtype, log_decay.dtype):
         return cpu.gated_delta_rule(q, k, v, beta, log_decay, h0, chunk)
     size = min(_longest(v.dtype), max(16, triton.next_power_of_2(min(chunk, steps))))
     x = chunked.cut(q, k, v, beta, log_decay, size, torch.float32)
@@ -170,16 +169,21 @@ def gated_delta_rule(
     return o.to(v.dtype), states[:, -1].reshape(batch, heads, keys, values)
 
 
+def _widest(dtype: torch.dtype) -> int:
+    """Key channels of a state that fits a program's registers; three products of tf32 take more of them than one."""
+    return 128 if dot_precision(dtype) == "tf32" else 64
+
+
 def _longest(dtype: torch.dtype) -> int:
-    """Steps of a chunk that fit a program's registers; three products of tf32 take more of them than one."""
+    """Steps of a chunk that fit them beside the state."""
     return 32 if dot_precision(dtype) == "tf32" else 16
 
 
 def _specs() -> list[AotSpec]:
     specs = []
     sizes = dict.fromkeys("NKV", "i32")
-    for precision, steps, backend in (("tf32", 32, ""), ("tf32x3", 16, "cuda"), ("ieee", 16, "hip")):
-        constants = {"PRECISION": precision, "BT": steps, "BK": _WIDEST, "BV": _VALUES}
+    for precision, keys, steps, backend in (("tf32", 128, 32, ""), ("tf32x3", 64, 16, "cuda"), ("ieee", 64, 16, "hip")):
+        constants = {"PRECISION": precision, "BT": steps, "BK": keys, "BV": _VALUES}
         for name, kernel in (("walk", _walk_kernel), ("walk_back", _walk_back_kernel)):
             types = {argument: "*fp32" for argument in kernel.arg_names if argument.endswith("_ptr")} | sizes
             specs.append(AotSpec(f"gated_delta_rule.{name} {precision}", kernel, types, constants, backend=backend))
