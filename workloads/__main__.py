@@ -108,7 +108,7 @@ def _line(row: Row, steps: int, *, everything: bool) -> str:
 
 
 def _is_constant(name: str) -> bool:
-    return name in Budget.__dataclass_fields__ or name.startswith("baseline/")
+    return name in Budget.__dataclass_fields__ or name == "data_checksum" or name.startswith("baseline/")
 
 
 def _say(text: str, stream: Any = None) -> None:

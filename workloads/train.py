@@ -52,8 +52,9 @@ def train(
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
         `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), the columns of
-        `workloads.budget.Budget`, `baseline/<name>`, the health columns of `workloads.diagnostics.Probe.report`,
-        and in the last row `length/<length>` (see `workloads.evaluate.extrapolate`).
+        `workloads.budget.Budget`, `baseline/<name>`, `data_checksum` (the first 48 bits of the task's fingerprint:
+        trials compare only where it is equal), the health columns of `workloads.diagnostics.Probe.report`, and in the
+        last row `length/<length>` (see `workloads.evaluate.extrapolate`).
 
     Raises:
         ConfigError: the configuration is wrong; at the call.
@@ -118,6 +119,8 @@ class Trainer:
         self.rows: list[Row] = []
         self.constants: Row = {
             **measure(self.model, self.task, trial).columns(),
+            # 48 bits: a float64 column holds them exactly
+            "data_checksum": int(self.task.fingerprint[:12], 16),
             **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
         }
         self.probe = Probe(self.task, trial.training.batch_size, self.signature.sequence_length)

@@ -71,7 +71,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path: Pat
 
 def test_a_bare_pickle_is_refused(tmp_path: Path):
     plain = tmp_path / "plain"
-    plain.write_bytes(pickle.dumps({"step": 1}))
+    plain.write_bytes(pickle.dumps({"step": 1}, protocol=2))
     path = plain.rename(tmp_path / f"step-000000001-{checkpoint._digest(plain)}.ckpt")
     with pytest.raises(CheckpointError):
         checkpoint.load(path)

@@ -59,6 +59,14 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
     assert first != other
 
 
+def test_rows_tell_on_which_data_they_were_measured(tmp_path: Path):
+    (tmp_path / "text").write_text("another text, " * 200)
+    other = a_config() | {"task": {"name": "bytes_lm", "corpus": str(tmp_path / "text")}}
+    checksums = [next(iter(train(config)))["data_checksum"] for config in (a_config(), a_config(), other)]
+    assert checksums[0] == checksums[1] != checksums[2]
+    assert float(checksums[0]) == checksums[0]
+
+
 def test_numbers_do_not_depend_on_what_was_drawn_before(tmp_path: Path):
     first = reproducible(list(train(a_config())))
     torch.manual_seed(99)
