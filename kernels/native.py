@@ -28,6 +28,7 @@ _FLAGS = (
     *("-O3", "-std=gnu11", "-march=native", "-shared", "-fPIC"),
     *("-fno-math-errno", "-ffp-contract=fast", "-fno-strict-aliasing"),
 )
+_HEADER = Path(__file__).with_name("vectors.h")
 _BUILD_TIMEOUT_S = 120
 _log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def _build(source: Path, real: str) -> Path | None:
     if compiler is None:
         _log.info("no C compiler found; %s runs in its PyTorch form", source)
         return None
-    options = [*_FLAGS, f"-DREAL={real}"]
-    key = hashlib.sha256(source.read_bytes())
+    options = [*_FLAGS, f"-DREAL={real}", f"-I{_HEADER.parent}"]
+    key = hashlib.sha256(source.read_bytes() + _HEADER.read_bytes())
     key.update("\0".join([compiler, *options, platform.machine(), _processor()]).encode())
     library = _cache_folder() / f"{source.parent.name}-{source.stem}-{real}-{key.hexdigest()[:16]}.so"
     if library.exists():

@@ -49,7 +49,7 @@ def measure(comparison: Comparison, repeats: int, device: str) -> str:
     pairs = [(_time_s(comparison.kernel, device), _time_s(comparison.other, device)) for _ in range(repeats)]
     kernel_ms, other_ms = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    return f"{comparison.name:<46}{comparison.peer:<40}{kernel_ms:>10.2f}{other_ms:>10.2f}{ratio:>9.3f}"
+    return f"{comparison.name:<52}{comparison.peer:<28}{kernel_ms:>10.2f}{other_ms:>10.2f}{ratio:>9.3f}"
 
 
 def _with_gradient(function: Callable[..., object], inputs: list[Tensor]) -> Work:
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
     compiled = native._compiler() or "none"
     print(f"{time.strftime('%Y-%m-%d')}  torch {torch.__version__}  {_machine(options.device)}  C compiler {compiled}")
-    print(f"{'kernel':<46}{'peer':<40}{'ms':>10}{'peer ms':>10}{'ratio':>9}")
+    print(f"{'kernel':<52}{'peer':<28}{'ms':>10}{'peer ms':>10}{'ratio':>9}")
     for group in (scan_comparisons, matrix_state_comparisons, rnn_comparisons):
         for comparison in group(options.device):
             print(measure(comparison, options.repeats, options.device), flush=True)

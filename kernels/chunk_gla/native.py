@@ -10,8 +10,8 @@ from kernels.native import call, can_run, integers, parallel, rows, strides
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 SPAN = 64
-"""Steps between two states that the gradient starts from; the SPAN of recurrence.c."""
-_BLOCK_BYTES = 256  # a BLOCK of recurrence.c
+"""Steps between two states that the gradient starts from; the SPAN of vectors.h."""
+_BLOCK_BYTES = 256  # a BLOCK of vectors.h
 _GRAIN = 1 << 18  # multiplications: below this a thread costs more than it brings
 
 

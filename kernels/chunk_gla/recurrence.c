@@ -10,32 +10,7 @@
  * REAL is float or double. Tensors are [B, T, H, K or V] with the last axis contiguous and the strides of the others
  * given; states are contiguous [B, H, N + 1, K, V]: before each span of SPAN steps, and the last.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef REAL Vector __attribute__((vector_size(64)));
-
-enum { LANES = sizeof(Vector) / sizeof(REAL), SPAN = 64, GROUP = 4, BLOCK = 4 * LANES };
-
-typedef struct {
-    int64_t heads, steps, keys, values;
-} Size;
-
-INLINE int64_t at(const int64_t *stride, int64_t b, int64_t t, int64_t h) {
-    return b * stride[0] + t * stride[1] + h * stride[2];
-}
-
-INLINE int64_t vectors(int64_t n) { return (n + LANES - 1) / LANES; }
-
-INLINE void *workspace(int64_t n) { return aligned_alloc(sizeof(Vector), (n ? n : 1) * sizeof(Vector)); }
-
-INLINE void copy_rows(void *to, int64_t to_row, const void *from, int64_t from_row, int64_t rows, int64_t columns) {
-    for (int64_t i = 0; i < rows; i++)
-        memcpy((REAL *)to + i * to_row, (const REAL *)from + i * from_row, columns * sizeof(REAL));
-}
+#include "vectors.h"
 
 /* One step of `width` vectors of columns of the state, which is [keys][width]. */
 INLINE void step(Vector *s, const REAL *q, const REAL *k, const REAL *gate, const Vector *v, Vector *o, int64_t keys,
@@ -89,8 +64,8 @@ int forward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, 
 }
 
 /* What a span needs on its way back, padded with zeros along the keys: fields[steps][row][FIELDS] side by side, since
- * arrays of one another's length would meet in the cache; history[steps + 1][row][GROUP]; ds[groups][row][GROUP]; and v, dout,
- * dv [steps][columns], the values padded to whole groups. */
+ * arrays of one another's length would meet in the cache; history[steps + 1][row][GROUP]; ds[groups][row][GROUP];
+ * and v, dout, dv [steps][columns], the values padded to whole groups. */
 enum { Q, KEY, GATE, DQ, DK, DGATE, FIELDS };
 
 typedef struct {
@@ -99,20 +74,6 @@ typedef struct {
     REAL *v, *dout, *dv;
     int64_t columns;
 } Span;
-
-INLINE void load_field(Span *p, int field, const REAL *x, int64_t x_row, int64_t keys) {
-    for (int64_t t = 0; t < p->steps; t++)
-        for (int64_t i = 0; i < keys; i += LANES)
-            memcpy(p->fields + (t * p->row + i / LANES) * FIELDS + field, x + t * x_row + i,
-                   (keys - i < LANES ? keys - i : LANES) * sizeof(REAL));
-}
-
-INLINE void store_field(REAL *x, int64_t x_row, const Span *p, int field, int64_t keys) {
-    for (int64_t t = 0; t < p->steps; t++)
-        for (int64_t i = 0; i < keys; i += LANES)
-            memcpy(x + t * x_row + i, p->fields + (t * p->row + i / LANES) * FIELDS + field,
-                   (keys - i < LANES ? keys - i : LANES) * sizeof(REAL));
-}
 
 /* The states after each step, for the GROUP columns from `column` on. */
 INLINE void remember(Span *p, int64_t column) {
@@ -123,16 +84,6 @@ INLINE void remember(Span *p, int64_t column) {
         for (int64_t i = 0; i < p->row; i++, x += FIELDS, past += GROUP, now += GROUP)
             for (int j = 0; j < GROUP; j++) now[j] = x[GATE] * past[j] + x[KEY] * v[j];
     }
-}
-
-INLINE REAL total(const Vector *x) {
-    typedef REAL Half __attribute__((vector_size(32)));
-    typedef REAL Quarter __attribute__((vector_size(16)));
-    const Half half = ((const Half *)x)[0] + ((const Half *)x)[1];
-    const Quarter quarter = ((const Quarter *)&half)[0] + ((const Quarter *)&half)[1];
-    REAL sum = quarter[0] + quarter[1];
-    for (int i = 2; i < LANES / 4; i++) sum += quarter[i];
-    return sum;
 }
 
 INLINE void walk_back(Span *p, Vector *ds, int64_t column) {
@@ -154,19 +105,6 @@ INLINE void walk_back(Span *p, Vector *ds, int64_t column) {
         }
         for (int j = 0; j < GROUP; j++) p->dv[t * p->columns + column + j] = total(dv + j);
     }
-}
-
-/* Between a state [K][V], columns from `column` on, and [row][GROUP] vectors along K. */
-INLINE void gather(Vector *to, const REAL *state, int64_t column, int64_t columns, int64_t keys, int64_t values) {
-    for (int64_t i = 0; i < keys; i++)
-        for (int64_t j = 0; j < columns; j++)
-            ((REAL *)(to + i / LANES * GROUP + j))[i % LANES] = state[i * values + column + j];
-}
-
-INLINE void scatter(REAL *state, const Vector *from, int64_t column, int64_t columns, int64_t keys, int64_t values) {
-    for (int64_t i = 0; i < keys; i++)
-        for (int64_t j = 0; j < columns; j++)
-            state[i * values + column + j] = ((const REAL *)(from + i / LANES * GROUP + j))[i % LANES];
 }
 
 /* Items [first, end) of B x H. dstate holds the gradient of the last state and leaves as that of the first. */
@@ -196,9 +134,9 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
             const REAL *state = states + (item * (spans + 1) + n) * keys * values;
             p.steps = z->steps - start < SPAN ? z->steps - start : SPAN;
             memset(p.fields, 0, field_row * sizeof(Vector));
-            load_field(&p, Q, q + at(sq, b, start, h), sq[1], keys);
-            load_field(&p, KEY, k + at(sk, b, start, h), sk[1], keys);
-            load_field(&p, GATE, gate + at(sg, b, start, h), sg[1], keys);
+            load_field(p.fields + Q, FIELDS, row, q + at(sq, b, start, h), sq[1], p.steps, keys);
+            load_field(p.fields + KEY, FIELDS, row, k + at(sk, b, start, h), sk[1], p.steps, keys);
+            load_field(p.fields + GATE, FIELDS, row, gate + at(sg, b, start, h), sg[1], p.steps, keys);
             copy_rows(p.v, p.columns, v + at(sv, b, start, h), sv[1], p.steps, values);
             copy_rows(p.dout, p.columns, dout + at(sdo, b, start, h), sdo[1], p.steps, values);
             for (int64_t j = 0; j < groups; j++) {
@@ -208,10 +146,10 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
                 remember(&p, column);
                 walk_back(&p, p.ds + j * group_row, column);
             }
-            store_field(dq + at(sdq, b, start, h), sdq[1], &p, DQ, keys);
-            store_field(dk + at(sdk, b, start, h), sdk[1], &p, DK, keys);
+            store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, FIELDS, row, p.steps, keys);
+            store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, FIELDS, row, p.steps, keys);
             copy_rows(dv + at(sdv, b, start, h), sdv[1], p.dv, p.columns, p.steps, values);
-            store_field(dgate + at(sdg, b, start, h), sdg[1], &p, DGATE, keys);
+            store_field(dgate + at(sdg, b, start, h), sdg[1], p.fields + DGATE, FIELDS, row, p.steps, keys);
         }
         for (int64_t j = 0; j < groups; j++) {
             const int64_t column = j * GROUP, columns = values - column < GROUP ? values - column : GROUP;
