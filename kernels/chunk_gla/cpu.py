@@ -13,8 +13,9 @@ from kernels.chunk_gla import chunked, native
 
 
 @torch.library.custom_op("orch_kernels::gla", mutates_args=())
-def _gla(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
-    return native.forward(q, k, v, gate, h0)
+def _gla(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    o, states = native.forward(q, k, v, gate, h0)
+    return o, states[:, :, -1].clone(), states
 
 
 @torch.library.custom_op("orch_kernels::gla_backward", mutates_args=())
@@ -25,10 +26,10 @@ def _gla_backward(
 
 
 @_gla.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     batch, steps, heads, keys = k.shape
     states = v.new_empty(batch, heads, -(-steps // native.SPAN) + 1, keys, v.shape[-1])
-    return v.new_empty(v.shape), states
+    return v.new_empty(v.shape), v.new_empty(states[:, :, 0].shape), states
 
 
 @_gla_backward.register_fake
@@ -39,15 +40,20 @@ def _(
     return dq, dk, dv, dgate, dh0
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     q, k, v, gate, h0 = inputs
     ctx.has_h0 = h0 is not None
-    ctx.save_for_backward(q, k, v, gate, output[1])
+    ctx.save_for_backward(q, k, v, gate, output[2])
+    ctx.set_materialize_grads(False)  # the states leave no trace in the gradient, and are large
 
 
-def _differentiate(ctx: Any, do: Tensor, dstates: Tensor) -> tuple[Tensor | None, ...]:
-    # of the states only the last leaves this module
-    dq, dk, dv, dgate, dh0 = _gla_backward(*ctx.saved_tensors, do, dstates[:, :, -1])
+def _differentiate(
+    ctx: Any, do: Tensor | None, dlast: Tensor | None, dstates: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    v, states = ctx.saved_tensors[2], ctx.saved_tensors[-1]
+    do = torch.zeros_like(v) if do is None else do
+    dlast = torch.zeros_like(states[:, :, 0]) if dlast is None else dlast
+    dq, dk, dv, dgate, dh0 = _gla_backward(*ctx.saved_tensors, do, dlast)
     return dq, dk, dv, dgate, dh0 if ctx.has_h0 else None
 
 
@@ -63,5 +69,5 @@ def chunk_gla(
     first = None if h0 is None else h0.to(inner)
     if not native.is_available(q_wide):
         return chunked.chunk_gla(q, k, v, log_decay, h0, chunk)
-    o, states = _gla(q_wide, k_wide, v_wide, g_wide.exp(), first)
-    return o.to(v.dtype), states[:, :, -1]
+    o, last, _ = _gla(q_wide, k_wide, v_wide, g_wide.exp(), first)
+    return o.to(v.dtype), last

@@ -14,8 +14,11 @@ from kernels.gated_delta_rule import chunked, native
 
 
 @torch.library.custom_op("orch_kernels::delta", mutates_args=())
-def _delta(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
-    return native.forward(q, k, v, beta, decay, h0)
+def _delta(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, h0: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    o, states = native.forward(q, k, v, beta, decay, h0)
+    return o, states[:, :, -1].clone(), states
 
 
 @torch.library.custom_op("orch_kernels::delta_backward", mutates_args=())
@@ -26,10 +29,10 @@ def _delta_backward(
 
 
 @_delta.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     batch, steps, heads, keys = k.shape
     states = v.new_empty(batch, heads, -(-steps // native.SPAN) + 1, keys, v.shape[-1])
-    return v.new_empty(v.shape), states
+    return v.new_empty(v.shape), v.new_empty(states[:, :, 0].shape), states
 
 
 @_delta_backward.register_fake
@@ -40,15 +43,20 @@ def _(
     return dq, dk, dv, dbeta, ddecay, dh0
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     q, k, v, beta, decay, h0 = inputs
     ctx.has_h0 = h0 is not None
-    ctx.save_for_backward(q, k, v, beta, decay, output[1])
+    ctx.save_for_backward(q, k, v, beta, decay, output[2])
+    ctx.set_materialize_grads(False)  # the states leave no trace in the gradient, and are large
 
 
-def _differentiate(ctx: Any, do: Tensor, dstates: Tensor) -> tuple[Tensor | None, ...]:
-    # of the states only the last leaves this module
-    dq, dk, dv, dbeta, ddecay, dh0 = _delta_backward(*ctx.saved_tensors, do, dstates[:, :, -1])
+def _differentiate(
+    ctx: Any, do: Tensor | None, dlast: Tensor | None, dstates: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    v, states = ctx.saved_tensors[2], ctx.saved_tensors[-1]
+    do = torch.zeros_like(v) if do is None else do
+    dlast = torch.zeros_like(states[:, :, 0]) if dlast is None else dlast
+    dq, dk, dv, dbeta, ddecay, dh0 = _delta_backward(*ctx.saved_tensors, do, dlast)
     return dq, dk, dv, dbeta, ddecay, dh0 if ctx.has_h0 else None
 
 
@@ -64,5 +72,5 @@ def gated_delta_rule(
     first = None if h0 is None else h0.to(inner)
     if not native.is_available(q_wide):
         return chunked.gated_delta_rule(q, k, v, beta, log_decay, h0, chunk)
-    o, states = _delta(q_wide, k_wide, v_wide, beta_wide, g_wide.exp(), first)
-    return o.to(v.dtype), states[:, :, -1]
+    o, last, _ = _delta(q_wide, k_wide, v_wide, beta_wide, g_wide.exp(), first)
+    return o.to(v.dtype), last
