@@ -69,15 +69,11 @@ class CPUTrace(Generated):
         return {"persistence": float(same[scored].mean())}
 
     def smoke(self) -> dict[str, Any]:
-        """Attention to the state before, then to all of the trace, on the shortest programs.
-
-        Shared embeddings let a byte that was seen be repeated without learning it 256 times.
-        """
-        task = {"name": self.options.name, "memory_bytes": 8, "max_instructions": 2, "validation_examples": 64}
-        near = {"name": "local_attention", "window": cpu.STATE_BYTES, "num_heads": 2}
-        far = {"name": "attention", "num_heads": 2}
+        """A convolution that spans one state, then attention that looks the instruction up, on short programs."""
+        task = {"name": self.options.name, "memory_bytes": 16, "max_instructions": 4, "validation_examples": 64}
+        mixer = [{"name": "gcnn", "kernel": cpu.STATE_BYTES}, {"name": "attention", "num_heads": 2}]
         return {
             "task": task,
-            "model": {"d_model": 64, "n_layers": 2, "mixer": [near, far], "tie_embeddings": True},
-            "training": {"steps": 450, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.0, "eval_every": 450},
+            "model": {"d_model": 64, "n_layers": 2, "mixer": mixer, "tie_embeddings": True},
+            "training": {"steps": 150, "batch_size": 16, "lr": 5e-3, "weight_decay": 0.0, "eval_every": 150},
         }
