@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from workloads.mixers.base import ObservedMixer, split_width
 from workloads.mixers.options.attention import Attention as AttentionOptions
 from workloads.mixers.options.attention import LocalAttention as LocalOptions
-from workloads.mixers.parts import HeadNorm, linear, rotate
+from workloads.mixers.parts import HeadNorm, ShortConv, linear, rotate
 
 Cache = tuple[Tensor, Tensor]
+State = tuple[Tensor, Tensor, Tensor]
 
 
 class Projections(nn.Module):
@@ -40,17 +41,19 @@ class Attention(ObservedMixer):
     def __init__(self, d_model: int, options: AttentionOptions) -> None:
         super().__init__()
         self.d_model, self.rotary = d_model, options.rotary_fraction
+        self.conv = ShortConv(d_model, options.conv_width)
         self.maps = Projections(d_model, options.num_heads, options.num_kv_heads, options.qk_norm)
 
-    def forward(self, x: Tensor, state: Cache | None = None) -> tuple[Tensor, Cache]:
-        """x [B, T, D] -> (y [B, T, D], (rotated keys, values) of all steps)."""
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """x [B, T, D] -> (y [B, T, D], (rotated keys, values) of all steps and the convolution's window)."""
+        x, window = self.conv(x, None if state is None else state[2])
         q, k, v = self.maps(x)
         start = 0 if state is None else state[0].shape[1]
         positions = torch.arange(start, start + x.shape[1], device=x.device)
         q, k = rotate(q, positions, fraction=self.rotary), rotate(k, positions, fraction=self.rotary)
         if state is not None:
             k, v = torch.cat([state[0].to(k.dtype), k], dim=1), torch.cat([state[1].to(v.dtype), v], dim=1)
-        return self.maps.out(attend(q, k, v)), (k, v)
+        return self.maps.out(attend(q, k, v)), (k, v, window)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -71,13 +74,15 @@ class LocalAttention(ObservedMixer):
     def __init__(self, d_model: int, options: LocalOptions) -> None:
         super().__init__()
         self.d_model, self.window, self.rotary = d_model, options.window, options.rotary_fraction
+        self.conv = ShortConv(d_model, options.conv_width)
         self.maps = Projections(d_model, options.num_heads, options.num_kv_heads, options.qk_norm)
 
-    def forward(self, x: Tensor, state: Cache | None = None) -> tuple[Tensor, Cache]:
-        """x [B, T, D] -> (y [B, T, D], (keys, values) of the last window − 1 steps)."""
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """x [B, T, D] -> (y [B, T, D], (keys, values) of the last window − 1 steps and the convolution's window)."""
+        x, past = self.conv(x, None if state is None else state[2])
         q, k, v = self.maps(x)
-        o, state = attend_locally(q, k, v, state, self.window, self.rotary)
-        return self.maps.out(o), state
+        o, cache = attend_locally(q, k, v, None if state is None else state[:2], self.window, self.rotary)
+        return self.maps.out(o), (*cache, past)
 
 
 def attend_locally(

@@ -12,9 +12,10 @@ from kernels import chunk_gla
 from workloads.mixers.attention import Attention, LocalAttention, Projections, attend_locally
 from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.attention import Liger as Options
+from workloads.mixers.parts import ShortConv
 
 Model = TypeVar("Model", bound=nn.Module)
-State = tuple[Tensor, tuple[Tensor, Tensor]]
+State = tuple[Tensor, tuple[Tensor, Tensor], Tensor]
 
 
 class LowRankUpdate(nn.Linear):
@@ -39,7 +40,7 @@ class Liger(ObservedMixer):
     def __init__(self, d_model: int, options: Options) -> None:
         super().__init__()
         self.d_model, self.options = d_model, options
-        self.rotary = 1.0
+        self.rotary, self.conv = 1.0, ShortConv(d_model, 0)
         self.maps = Projections(d_model, options.num_heads, options.num_kv_heads)
         self.add_updates()
 
@@ -52,13 +53,14 @@ class Liger(ObservedMixer):
             )
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x [B, T, D] -> (y [B, T, D], (S, last keys and values))."""
-        memory, cache = state or (None, None)
+        """x [B, T, D] -> (y [B, T, D], (S, last keys and values, window))."""
+        memory, cache, window = state or (None, None, None)
+        x, window = self.conv(x, window)
         q, k, v = self.maps(x)
         local, cache = attend_locally(q, k, v, cache, self.options.window, self.rotary)
         share = self.options.local_share
         linear, memory = self._linear(q, k, v, memory)
-        return self.maps.out(share * local + (1 - share) * linear.to(local.dtype)), (memory, cache)
+        return self.maps.out(share * local + (1 - share) * linear.to(local.dtype)), (memory, cache, window)
 
     def _linear(self, q: Tensor, k: Tensor, v: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """The gated branch: keys of each group serve its query heads. Returns (o [B, T, H · K], S)."""
@@ -71,11 +73,11 @@ class Liger(ObservedMixer):
 
 
 def from_attention(attention: Attention | LocalAttention, options: Options) -> Liger:
-    """A Liger layer that takes over the maps of `attention`, and with them its heads; the rest is from `options`."""
+    """A Liger layer that takes over the maps, heads and convolution of `attention`; the rest is from `options`."""
     layer = Liger.__new__(Liger)
     ObservedMixer.__init__(layer)
     layer.d_model, layer.options, layer.rotary = attention.d_model, options, attention.rotary
-    layer.maps = attention.maps
+    layer.conv, layer.maps = attention.conv, attention.maps
     layer.add_updates()
     return layer
 

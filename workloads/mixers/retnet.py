@@ -9,9 +9,9 @@ from torch import Tensor
 from kernels import chunk_gla
 from workloads.mixers.base import ObservedMixer, split_width
 from workloads.mixers.options.linear_attention import RetNet as Options
-from workloads.mixers.parts import HeadNorm, linear, rotate
+from workloads.mixers.parts import HeadNorm, ShortConv, linear, rotate
 
-State = tuple[Tensor, Tensor]
+State = tuple[Tensor, Tensor, Tensor]
 
 
 class RetNet(ObservedMixer):
@@ -23,6 +23,7 @@ class RetNet(ObservedMixer):
         values = round(options.expand_v * d_model)
         split_width(values, options.num_heads, "num_heads")
         self.key_size = split_width(d_model, options.num_heads, "num_heads")
+        self.conv = ShortConv(d_model, options.conv_width)
         self.q, self.k, self.v = linear(d_model, d_model), linear(d_model, d_model), linear(d_model, values)
         self.gate, self.out = linear(d_model, values), linear(values, d_model)
         self.norm = HeadNorm(values // options.num_heads)
@@ -33,8 +34,9 @@ class RetNet(ObservedMixer):
         return torch.log1p(-(2.0 ** (-5 - heads))).to(torch.promote_types(like.dtype, torch.float32))
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x [B, T, D] -> (y [B, T, D], (S, position))."""
-        memory, position = state or (None, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+        """x [B, T, D] -> (y [B, T, D], (S, position, window))."""
+        memory, position, window = state or (None, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device), None)
+        x, window = self.conv(x, window)
         q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)) for layer in (self.q, self.k, self.v))
         if self.rotary:
             positions = position[:, None] + torch.arange(x.shape[1], device=x.device)
@@ -43,4 +45,4 @@ class RetNet(ObservedMixer):
         self.note_gate(decay)
         o, memory = chunk_gla(q * self.key_size**-0.5, k, v, decay, memory)
         y = self.norm(o).flatten(2) * F.silu(self.gate(x))
-        return self.out(y), (memory, position + x.shape[1])
+        return self.out(y), (memory, position + x.shape[1], window)

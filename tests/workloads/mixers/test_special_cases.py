@@ -245,7 +245,9 @@ def test_local_attention_that_sees_everything_is_attention():
 
 
 def test_liger_that_is_local_alone_is_the_attention_it_came_from():
-    config = TrialConfig.parse({"model": {"d_model": WIDTH, "mixer": {"name": "attention", "num_kv_heads": 2}}})
+    config = TrialConfig.parse(
+        {"model": {"d_model": WIDTH, "mixer": {"name": "attention", "num_kv_heads": 2, "conv_width": 3}}}
+    )
     torch.manual_seed(0)
     model = build_model(config).double()
     tokens = torch.randint(256, (2, 40), generator=torch.Generator().manual_seed(0))

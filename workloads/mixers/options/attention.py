@@ -12,7 +12,8 @@ class Attention:
     """Causal softmax attention with rotary positions, the baseline.
 
     o = softmax(q kᵀ / √K) v over all earlier steps; q and k rotated in the half-split form, base 10000.
-    State: keys and values [B, t, G, K] of all t steps so far, 2 t G K numbers, G = num_kv_heads.
+    State: keys and values [B, t, G, K] of all t steps so far, 2 t G K numbers, G = num_kv_heads,
+    and the convolution's window.
     """
 
     name: Literal["attention"] = "attention"
@@ -20,6 +21,7 @@ class Attention:
     num_kv_heads: int | None = option(None, "Key and value heads; divides num_heads; as many when left out.", ge=1)
     qk_norm: bool = option(False, "Normalise queries and keys.", sweep=[False, True])
     rotary_fraction: float = option(1.0, "Share of each head's channels that is rotated.", ge=0, le=1)
+    conv_width: int = option(0, "Width of a causal convolution of the input; 0 for none.", ge=0, sweep=[0, 4])
 
 
 @options
@@ -27,7 +29,8 @@ class LocalAttention:
     """Causal softmax attention over the last `window` steps, with rotary positions.
 
     As attention, each step seeing itself and the window − 1 steps before it.
-    State: the last window − 1 keys and values [B, ≤ window − 1, G, K]. Parallel form: blocks of `window` steps.
+    State: the last window − 1 keys and values [B, ≤ window − 1, G, K], and the convolution's window.
+    Parallel form: blocks of `window` steps.
     """
 
     name: Literal["local_attention"] = "local_attention"
@@ -36,6 +39,7 @@ class LocalAttention:
     num_kv_heads: int | None = option(None, "Key and value heads; divides num_heads; as many when left out.", ge=1)
     qk_norm: bool = option(False, "Normalise queries and keys.", sweep=[False, True])
     rotary_fraction: float = option(1.0, "Share of each head's channels that is rotated; Griffin's is 0.5.", ge=0, le=1)
+    conv_width: int = option(0, "Width of a causal convolution of the input; 0 for none.", ge=0, sweep=[0, 4])
 
 
 @options

@@ -16,13 +16,14 @@ class RetNet:
 
     S' = γ_h S + k vᵀ, γ_h = 1 − 2^(−5−h), h = 0..H − 1;  o = K^(−1/2) q S', q and k rotated by their position;
     y = W_o (headwise norm(o) ⊙ SiLU(W_g x)). Keys D wide, values expand_v · D.
-    State: S [B, H, K, V] and the position [B]. Parallel form: chunks.
+    State: S [B, H, K, V], the position [B] and the convolution's window. Parallel form: chunks.
     """
 
     name: Literal["retnet"] = "retnet"
     num_heads: int = option(4, HEADS, ge=1, sweep=[2, 4, 8])
     expand_v: float = option(2.0, "Width of the values over the model's.", gt=0, sweep=[1.0, 2.0])
     rotary: bool = option(True, "Rotate q and k by their position.")
+    conv_width: int = option(0, "Width of a causal convolution of the input; 0 for none.", ge=0, sweep=[0, 4])
 
 
 @options
