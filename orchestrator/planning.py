@@ -15,7 +15,7 @@ from orchestrator.matching import Matcher, Sizer
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
 from orchestrator.spec.expression import ExpressionError
-from orchestrator.spec.model import SweepSpec
+from orchestrator.spec.model import LEARNING, SweepSpec
 from orchestrator.spec.space import Axis, Values, axes_of, cells_of, point
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError
@@ -181,7 +181,9 @@ def _configuration_limit(spec: SweepSpec, axes: Sequence[Axis]) -> int:
             f"search.max_trials ({spec.search.max_trials}) is less than the {len(spec.seeds)} seeds of one "
             "configuration."
         )
-    return spec.search.max_trials // len(spec.seeds)
+    configurations = spec.search.max_trials // len(spec.seeds)
+    # What a method learns from is planned; the rest it proposes as results come in.
+    return min(configurations, spec.search.startup) if spec.search.method in LEARNING else configurations
 
 
 def _draws(spec: SweepSpec, axes: Sequence[Axis]) -> Iterator[Values]:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.cluster import groups, recorder, search
+from orchestrator.cluster import groups, propose, recorder, search
 from orchestrator.cluster.messages import Command
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.trainable import SweepTrial
@@ -51,7 +51,8 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
         os.environ.setdefault(name, value)
     sweep = sweeps.sweep(sweep_id)
     trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=recorder.SystemClock().now())
-    if not trials:
+    learner = propose.learner_of(sweep, rows, recorder.SystemClock())
+    if not trials and not (learner and learner.left):
         return ENDED_ALL
     resources = TrialResources.of(sweep.spec)
     ray.init(address="auto", namespace=f"orch-{settings.instance}", log_to_driver=False, logging_level=logging.WARNING)
@@ -61,7 +62,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     # After ray.init, whose own handler would take its place
     signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, settings, sweeps, rows, resources, halt)
+        _run(sweep, trials, learner, settings, sweeps, rows, resources, halt)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
     finally:
@@ -73,6 +74,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
 def _run(
     sweep: Sweep,
     trials: Sequence[Trial],
+    learner: propose.Learner | None,
     settings: Settings,
     sweeps: SweepStore,
     rows: TrialStore,
@@ -94,7 +96,13 @@ def _run(
             halt.call(SUPERSEDED)
         return min(now.slots, queue.unfinished)
 
-    queue = search.SqlTrials(trials, room=lambda: pool.size, halted=halt.stop_all, config_of=config_of)
+    queue = search.SqlTrials(
+        trials,
+        room=lambda: pool.size,
+        halted=halt.stop_all,
+        config_of=config_of,
+        proposals=learner,
+    )
     all_trials = rows.trials(sweep.id)
     inner = search.early_stopping(sweep, all_trials)
     search.replay(inner, sweep.metric, [(trial.id, rows.curve(trial.id, sweep.metric)) for trial in all_trials])

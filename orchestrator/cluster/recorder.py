@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
-from orchestrator.cluster.search import STEP, Asha, RunAll, steps_of
+from orchestrator.cluster.search import STEP, Asha, Median, RunAll, steps_of
 from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.lifecycle import TrialState
 from orchestrator.ports import Clock, TrialStore
@@ -94,7 +94,7 @@ class RecordingScheduler(TrialScheduler):
     """Stands between Tune and a scheduler: records first, then asks; knows ends and failures, which Tune does not."""
 
     def __init__(
-        self, inner: Asha | RunAll, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]
+        self, inner: Asha | Median | RunAll, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]
     ) -> None:
         """free_slot: tells the mailbox that a trial needs its slot no longer."""
         super().__init__()

@@ -9,17 +9,31 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.records import Sweep, Trial
 
 LOG = logging.getLogger(__name__)
 STEP = "step"
+
+
+class Proposals(Protocol):
+    """A searcher that learns: see `cluster.propose`."""
+
+    @property
+    def left(self) -> int:
+        """Trials that may still be proposed."""
+
+    def propose(self) -> list[Trial]:
+        """New rows to run; none when nothing is left."""
+
+    def finished(self, trial: Trial) -> None:
+        """A trial has ended."""
 
 
 class SqlTrials(SearchAlgorithm):
@@ -36,17 +50,22 @@ class SqlTrials(SearchAlgorithm):
         room: Callable[[], int],
         halted: Callable[[], bool],
         config_of: Callable[[Trial], dict[str, Any]],
+        proposals: Proposals | None = None,
     ) -> None:
-        """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets."""
+        """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets.
+
+        proposals: where trials come from once those that were planned are handed out.
+        """
         self._waiting = deque(trials)
-        self._running: set[str] = set()
+        self._running: dict[str, Trial] = {}
+        self._proposals = proposals
         self._room, self._halted, self._config_of = room, halted, config_of
         self._spec: dict[str, Any] = {}
 
     @property
     def unfinished(self) -> int:
-        """Trials that wait or run."""
-        return len(self._waiting) + len(self._running)
+        """Trials that wait or run, or may yet be proposed."""
+        return len(self._waiting) + len(self._running) + (self._proposals.left if self._proposals else 0)
 
     @property
     def total_samples(self) -> int:
@@ -61,8 +80,12 @@ class SqlTrials(SearchAlgorithm):
         """A trial to start now, or None."""
         if self.is_finished() or len(self._running) >= self._room():
             return None
+        if not self._waiting and self._proposals:
+            self._waiting.extend(self._proposals.propose())
+        if not self._waiting:
+            return None
         trial = self._waiting.popleft()
-        self._running.add(str(trial.id))
+        self._running[str(trial.id)] = trial
         return TuneTrial(
             self._spec["run"],
             config=self._config_of(trial),
@@ -76,11 +99,14 @@ class SqlTrials(SearchAlgorithm):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended, one way or the other."""
-        self._running.discard(trial_id)
+        trial = self._running.pop(trial_id, None)
+        if trial is not None and self._proposals:
+            self._proposals.finished(trial)
 
     def is_finished(self) -> bool:
         """Whether nothing more will be handed out."""
-        return bool(self._finished) or not self._waiting or self._halted()
+        nothing_left = not self._waiting and not (self._proposals and self._proposals.left)
+        return bool(self._finished) or nothing_left or self._halted()
 
 
 class EarlyStopping(Protocol):
@@ -113,7 +139,43 @@ class Asha(AsyncHyperBandScheduler):
         return f"stopped by ASHA at step {step}, its max_steps"
 
 
-def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | RunAll:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A trial as a scheduler needs it: a number to tell it by."""
+
+    trial_id: str
+
+
+class Median(MedianStoppingRule):
+    """Median stopping (Golovin et al. 2017, Vizier), Tune's, with reasons.
+
+    A trial ends when its best value so far is worse than the median of the other trials' running means.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Tune will run it, or it is known from before."""
+        super().on_trial_add(tune_controller, Known(trial.trial_id))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Trials are told apart by number: Tune's own objects differ from one driver to the next."""
+        return str(super().on_trial_result(tune_controller, Known(trial.trial_id), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Its last result has been told already."""
+
+    def explain(self, trial_id: str, step: int, value: float) -> str:
+        """Says by which rule."""
+        return (
+            f"stopped by the median rule at step {step}: {self._metric}, at best so far, is worse than the median of "
+            f"the running means of {len(self._results) - 1} other trials"
+        )
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+        # Tune would pause the trial to let others catch up; a warm group has nothing better to do than to go on.
+        return str(self.CONTINUE)
+
+
+def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | Median | RunAll:
     """The scheduler that `early_terminate` of the sweep's spec asks for."""
     rule = sweep.spec.get("early_terminate")
     if not rule or rule["type"] == "none":
@@ -123,10 +185,13 @@ def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | RunAll:
     if rule["grace_steps"] >= max_steps:
         LOG.warning("grace_steps %s is no less than max_steps %s: no trial is stopped", rule["grace_steps"], max_steps)
         return RunAll()
+    mode = "min" if sweep.goal == "minimize" else "max"
+    if rule["type"] == "median":
+        return Median(time_attr=STEP, metric=sweep.metric, mode=mode, grace_period=rule["grace_steps"])
     return Asha(
         time_attr=STEP,
         metric=sweep.metric,
-        mode="min" if sweep.goal == "minimize" else "max",
+        mode=mode,
         grace_period=rule["grace_steps"],
         reduction_factor=rule["reduction_factor"],
         max_t=max_steps,
@@ -145,7 +210,7 @@ def replay(scheduler: TrialScheduler, metric: str, curves: Sequence[tuple[int, S
         curves: (trial number in SQL, (step, value) pairs in order of step).
     """
     for trial_id, curve in curves:
-        known = SimpleNamespace(trial_id=str(trial_id))
+        known = Known(str(trial_id))
         scheduler.on_trial_add(None, known)
         for step, value in curve:
             scheduler.on_trial_result(None, known, {STEP: step, metric: value})

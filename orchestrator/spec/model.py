@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from orchestrator.spec.expression import parse
 
@@ -56,6 +64,11 @@ class Parameter(Words):
     when: Formula | None = Field(
         None, description="The parameter exists only where this is true: \"router.name == 'dense_to_sparse'\"."
     )
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # `value: null` is a value, so what was left out must stay left out for the record to be read back.
+        return {name: each for name, each in serialize(self).items() if name in self.model_fields_set}
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -125,14 +138,19 @@ class Metric(Words):
     goal: Goal = Field("minimize", description="Whether smaller or larger is better.")
 
 
+LEARNING = ("tpe", "gp", "cmaes")
+"""Methods that propose configurations from the results so far; the others are planned when they are submitted."""
+
+
 class Search(Words):
     """Which configurations are tried."""
 
-    method: Literal["grid", "random", "sobol", "list"] = Field(
+    method: Literal["grid", "random", "sobol", "list", "tpe", "gp", "cmaes"] = Field(
         "grid",
         description="grid: every combination. random: independent draws. sobol: quasi-random draws that fill the space "
-        "evenly. list: the assignments of `configs`.",
+        "evenly. list: the assignments of `configs`. tpe, gp, cmaes: Optuna's samplers, which learn from results.",
     )
+    startup: int = Field(8, ge=1, description="Configurations that a method which learns draws at random at first.")
     configs: list[dict[str, Any]] = Field(default_factory=list, description="For method list: dotted names to values.")
     max_trials: int | None = Field(
         None,
@@ -144,7 +162,7 @@ class Search(Words):
 
     @model_validator(mode="after")
     def _method_has_what_it_needs(self) -> Self:
-        if self.method in ("random", "sobol") and self.max_trials is None:
+        if self.method in ("random", "sobol", *LEARNING) and self.max_trials is None:
             raise ValueError(f"a {self.method} search needs `max_trials`")
         if (self.method == "list") != bool(self.configs):
             raise ValueError("method list and `configs` go together")
@@ -172,7 +190,10 @@ class Match(Words):
 class EarlyTerminate(Words):
     """When a trial is stopped before its last step."""
 
-    type: Literal["asha", "none"] = Field(description="asha: asynchronous successive halving. none: never.")
+    type: Literal["asha", "median", "none"] = Field(
+        description="asha: asynchronous successive halving. median: worse than the median of the others' running "
+        "means. none: never."
+    )
     grace_steps: int = Field(50, ge=1, description="No trial is stopped before this step.")
     reduction_factor: float = Field(3, gt=1, description="Of the trials at a rung, one in so many goes on.")
 

@@ -131,3 +131,8 @@ def test_entries_of_a_list_search_are_checked_one_by_one():
     found = complaint(text)
     assert (found.line, found.column) == (6, 8)
     assert "training.lr" in found.hint
+
+
+def test_a_spec_reads_its_own_record():
+    spec = load_spec(GOOD + "early_terminate: {type: asha}\nzip: [[model.mixer.name, training.lr]]\n")
+    assert type(spec).model_validate(spec.model_dump(mode="json")) == spec
