@@ -67,12 +67,12 @@ class MQAR(Generated):
             "task": {"name": self.options.name, "vocab_size": 16, "num_pairs": 4, "validation_examples": 128},
             "model": {"d_model": 32, "n_layers": 2, "mixer": [near, {"name": "attention", "num_heads": 1}]},
             "training": {
-                "steps": 200,
+                "steps": 500,
                 "batch_size": 64,
                 "sequence_length": 16,
-                "lr": 5e-3,
+                "lr": 3e-3,
                 "weight_decay": 0.0,
-                "eval_every": 200,
+                "eval_every": 500,
             },
         }
 
