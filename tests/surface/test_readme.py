@@ -1,0 +1,41 @@
+"""What the README shows is true: its sweep files load, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec.compose import compose
+from orchestrator.spec.load import check_document
+from tests.surface.test_surface import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+FILES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", FILES, ids=lambda text: re.search(r"name: (\S+)", text)[1])
+@pytest.mark.parametrize("profile", [None, "smoke"])
+def test_sweep_files_of_the_readme_load(text, profile, tmp_path):
+    (tmp_path / "base.yaml").write_text("name: base\n")
+    (tmp_path / "sweep.yaml").write_text(text)
+    if profile and "profiles:" not in text:
+        profile = None
+    assert check_document(compose(tmp_path / "sweep.yaml", lambda path: path.read_text(), profile=profile)).name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ready_sweep_opens_with_its_question_and_loads_in_every_profile(path):
+    text = path.read_text()
+    assert text.startswith("# ")
+    assert "?" in text.partition("\n")[0]
+    profiles = re.findall(r"^  (\w+):", text.partition("\nprofiles:\n")[2], flags=re.MULTILINE)
+    for profile in (None, *profiles):
+        check_document(compose(path, lambda each: each.read_text(), profile=profile))
+
+
+def test_every_command_is_in_the_readme():
+    missing = [name for name in COMMANDS if f"orch {name}" not in README]
+    assert missing == []
