@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -125,13 +126,26 @@ def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
     # Written as a generator, typed as an iterator: closing it is what stops the trial
     rows: Any = workloads.train(trial, checkpoint_dir=checkpoints, resume_from=resume_from)
     with closing(rows):
-        for row in rows:
+        for row in chain(_unfinished_row(trial, checkpoints) if resume_from else [], rows):
             reported = _reported(row, directory)
             LOG.info("step %d: %s", reported.step, _brief(reported))
             if not _call(seat.mailbox.report, seat.slot, seat.generation, lease, seat.rank, reported):
                 LOG.info("stopped at step %d", reported.step)
                 return Ended(outcome=Outcome.STOPPED, checkpoint=_checkpoint_in(directory))
     return Ended(outcome=Outcome.DONE, checkpoint=_checkpoint_in(directory))
+
+
+def _unfinished_row(trial: Any, checkpoints: Path) -> list[dict[str, float | int]]:
+    """The row of the checkpoint's own step, which `train` does not yield again before the last.
+
+    A worker that was lost between its checkpoint and its report left the curve without it; reporting it twice does
+    no harm.
+    """
+    from workloads import checkpoint
+
+    path = checkpoint.latest(checkpoints)
+    state = checkpoint.load(path) if path else {"rows": []}
+    return [row for row in state["rows"][-1:] if row["step"] == state["step"] < trial.training.steps]
 
 
 def _reported(row: dict[str, float | int], directory: Path) -> Reported:

@@ -44,11 +44,12 @@ def private_ray(home: Path, cpus: int = 2) -> Iterator[Head]:
         ray_head.stop(head)
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
-    """What `condition` returns once it is true."""
-    deadline = time.monotonic() + timeout_s
+def wait_for(condition: Callable[[], T], what: str, driver: subprocess.Popen[bytes] | None = None) -> T:
+    """What `condition` returns once it is true; it is not waited for longer than `driver` lives."""
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        assert driver is None or driver.poll() is None, f"the driver ended with {driver.returncode} before {what}"
         time.sleep(0.05)
     return found
 
@@ -89,7 +90,8 @@ class Lab:
             for n, config in enumerate(configs)
         ]
         resources = {"workers": 1, "cpu": 1, "gpu": 0}
-        spec = {"early_terminate": None, "resources": resources, "retries": 0} | spec
+        plain = {"early_terminate": None, "resources": resources, "retries": 0, "search": {"method": "grid"}}
+        spec = plain | spec
         sweep = self.store.sweeps.add_sweep(a_sweep(name=name, spec=spec), trials, now=NOW)
         return self.start(sweep, slots)
 
