@@ -7,20 +7,30 @@ of its own: the next one looks at the same facts and takes the same step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 
 from orchestrator.errors import ClusterError, StaleRow
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
-from orchestrator.policy import Allotment, Demand, allot
-from orchestrator.ports import Clock, Launcher, SweepStore
-from orchestrator.records import DriverStatus, Sweep
+from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
+from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
+from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
+from orchestrator.spec.model import LEARNING
 
 log = logging.getLogger(__name__)
 
 MAX_LOST_DRIVERS = 5
-"""A sweep whose driver was lost so often in a row fails: something in it kills drivers."""
+"""A sweep whose driver was lost so often, with no orderly stop in between, fails: something in it kills drivers."""
+
+CHARGE_EVERY = timedelta(minutes=1)
+"""How often past usage is brought up to date."""
+
+EXPLAIN_EVERY = timedelta(seconds=2)
+"""How often the reasons of sweeps that wait are written: with thousands of them, at each tick would be too much."""
+
+NO_PACE = Pace(trial_s=None, running_since=())
 
 
 class Act(Enum):
@@ -32,10 +42,11 @@ class Act(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A new state for the sweep, and why."""
+    """A new state for the sweep, and why. losses: what its count of lost drivers becomes; None: it stays."""
 
     to: SweepState
     reason: str
+    losses: int | None = None
 
 
 S, D, T = SweepState, DriverStatus, TrialState
@@ -45,20 +56,29 @@ _GONE = (D.MISSING, D.DIED, D.STOPPED)
 def decide(
     sweep: Sweep, driver: DriverStatus, trials: Mapping[TrialState, int], allotment: Allotment, last_words: str = ""
 ) -> Act | Move | None:
-    """The next step for one sweep; None to wait."""
+    """The next step for one sweep; None to wait.
+
+    A sweep with a driver and without slots is on its way out: it was preempted, and its driver is stopped.
+    """
     open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
     if sweep.wish is Wish.CANCEL:
         return _towards_cancelled(sweep, driver)
+    if sweep.state in (S.STARTING, S.RUNNING) and driver is D.DONE and not open_trials:
+        return _ended(trials)
+    if sweep.wish is Wish.PAUSE:
+        return _towards_paused(sweep, driver)
     match sweep.state, driver:
+        case S.PAUSED, _:
+            return Move(S.QUEUED, "resumed on request")
         case S.QUEUED, _:
             return Move(S.STARTING, "it has its share of the pool") if allotment.slots else None
+        case _ if not sweep.slots:
+            return Move(S.QUEUED, sweep.reason, losses=0) if driver in (*_GONE, D.DONE) else Act.STOP
         case S.STARTING, D.MISSING:
             return Act.START
         case S.STARTING, D.RUNNING:
             return Move(S.RUNNING, "its driver is up")
-        case ((S.STARTING | S.RUNNING), D.DONE) if not open_trials:
-            return _ended(trials)
-        case ((S.STARTING | S.RUNNING), (D.DONE | D.DIED | D.STOPPED | D.MISSING)):
+        case _, (D.DONE | D.DIED | D.STOPPED | D.MISSING):
             return _lost(sweep, last_words)
         case _:
             return None
@@ -67,6 +87,14 @@ def decide(
 def _towards_cancelled(sweep: Sweep, driver: DriverStatus) -> Act | Move | None:
     if sweep.state in (S.QUEUED, S.PAUSED) or driver in (*_GONE, D.DONE):
         return Move(S.CANCELLED, "cancelled on request")
+    return Act.STOP
+
+
+def _towards_paused(sweep: Sweep, driver: DriverStatus) -> Act | Move | None:
+    if sweep.state is S.PAUSED:
+        return None
+    if sweep.state is S.QUEUED or driver in (*_GONE, D.DONE):
+        return Move(S.PAUSED, "paused on request", losses=0)
     return Act.STOP
 
 
@@ -80,16 +108,21 @@ def _ended(trials: Mapping[TrialState, int]) -> Move:
 
 def _lost(sweep: Sweep, last_words: str) -> Move:
     why = f"its driver was lost{': ' + last_words if last_words else ''}"
-    if sweep.attempt >= MAX_LOST_DRIVERS:
-        return Move(S.FAILED, f"{why}; that was start {sweep.attempt} of {MAX_LOST_DRIVERS}")
-    return Move(S.QUEUED, f"{why}; it will be started again")
+    losses = sweep.losses + 1
+    if losses >= MAX_LOST_DRIVERS:
+        return Move(S.FAILED, f"{why}; that was {losses} times of {MAX_LOST_DRIVERS}", losses)
+    return Move(S.QUEUED, f"{why}; it will be started again", losses)
 
 
 class Coordinator:
     """Brings every open sweep one step further at each tick."""
 
-    def __init__(self, store: SweepStore, launcher: Launcher, clock: Clock) -> None:
-        self.store, self.launcher, self.clock = store, launcher, clock
+    def __init__(
+        self, store: SweepStore, ledger: Ledger, launcher: Launcher, clock: Clock, rules: Rules | None = None
+    ) -> None:
+        self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
+        self.rules = rules or Rules()
+        self._explained: datetime | None = None
 
     def tick(self) -> None:
         """One round. Raises Unreachable when the database or the cluster does not answer; the next tick asks again."""
@@ -98,7 +131,10 @@ class Coordinator:
             return
         trials = self.store.trial_counts([sweep.id for sweep in sweeps])
         pool = self.launcher.capacity()
-        allotments = allot([demand_of(sweep, trials.get(sweep.id, {})) for sweep in sweeps], pool)
+        now = self.clock.now()
+        demands = self._demands(sweeps, trials, now)
+        usage = self._charged(demands, pool, now)
+        allotments = allot(demands, pool, {(each.project, each.user): each.share for each in usage}, self.rules)
         for sweep in sweeps:
             try:
                 self._advance(sweep, trials.get(sweep.id, {}), allotments[sweep.id])
@@ -106,9 +142,30 @@ class Coordinator:
                 log.info("sweep %d was moved by somebody else; looking again at the next tick", sweep.id)
             except ClusterError as error:
                 log.warning("sweep %d: %s", sweep.id, error)
+        self._explain(sweeps, allotments, now)
+
+    def _demands(
+        self, sweeps: Sequence[Sweep], trials: Mapping[int, Mapping[TrialState, int]], now: datetime
+    ) -> list[Demand]:
+        started = [sweep.id for sweep in sweeps if sweep.state in (S.STARTING, S.RUNNING)]
+        # How long trials take matters to those that wait alone
+        paces = self.ledger.paces(started) if len(started) < len(sweeps) else {}
+        oldest_first = sorted(sweeps, key=lambda sweep: sweep.id)
+        return [demand_of(each, trials.get(each.id, {}), paces.get(each.id, NO_PACE), now) for each in oldest_first]
+
+    def _charged(self, demands: Sequence[Demand], pool: Capacity, now: datetime) -> list[Usage]:
+        """Past usage by account, brought up to date once a minute."""
+        before = self.ledger.usage()
+        since = max((each.at for each in before), default=None)
+        if since is not None and now - since < CHARGE_EVERY:
+            return before
+        after = charged(before, demands, pool, now, self.rules.half_life_s)
+        self.ledger.charge(after)
+        return after
 
     def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment) -> None:
-        driver = self.launcher.status(sweep) if sweep.attempt and sweep.state is not S.QUEUED else D.MISSING
+        has_driver = sweep.state in (S.STARTING, S.RUNNING)
+        driver = self.launcher.status(sweep) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
         match decide(sweep, driver, trials, allotment, last_words):
             case Act.START:
@@ -116,40 +173,54 @@ class Coordinator:
                 log.info("sweep %d: started driver %s", sweep.id, job_id)
             case Act.STOP:
                 self.launcher.stop(sweep)
-            case Move(to, reason):
-                self._move(sweep, to, reason, allotment)
-            case None:
+            case Move() as move:
+                self._move(sweep, move, allotment)
+            case None if has_driver and sweep.wish is Wish.RUN:
                 self._reallot(sweep, allotment)
 
-    def _move(self, sweep: Sweep, to: SweepState, reason: str, allotment: Allotment) -> None:
-        starts = to is S.STARTING
+    def _move(self, sweep: Sweep, move: Move, allotment: Allotment) -> None:
+        starts = move.to is S.STARTING
         self.store.move_sweep(
             sweep,
-            to,
+            move.to,
             actor=Actor.COORDINATOR,
-            reason=reason,
+            reason=move.reason,
             now=self.clock.now(),
             slots=allotment.slots if starts else None,
             ray_job_id=self.launcher.job_id(sweep.id, sweep.attempt + 1) if starts else None,
+            losses=move.losses,
         )
-        log.info("sweep %d: %s -> %s: %s", sweep.id, sweep.state, to, reason)
+        log.info("sweep %d: %s -> %s: %s", sweep.id, sweep.state, move.to, move.reason)
 
     def _reallot(self, sweep: Sweep, allotment: Allotment) -> None:
-        if sweep.state is S.QUEUED:
-            slots, reason = 0, allotment.reason
-        else:
-            # A started sweep keeps one slot: taking its last one is preemption, which is a decision of its own.
-            slots, reason = max(1, allotment.slots), sweep.reason
-        if (slots, reason) != (sweep.slots, sweep.reason):
-            self.store.allot(sweep.id, slots, reason)
+        """Slots of a started sweep. None at all is written first: it is what the next tick stops the driver for."""
+        if allotment.slots == sweep.slots:
+            return
+        self.store.allot(sweep.id, allotment.slots, sweep.reason if allotment.slots else allotment.reason)
+        if not allotment.slots:
+            log.info("sweep %d: %s", sweep.id, allotment.reason)
+
+    def _explain(self, sweeps: Sequence[Sweep], allotments: Mapping[int, Allotment], now: datetime) -> None:
+        if self._explained is not None and timedelta(0) < now - self._explained < EXPLAIN_EVERY:
+            return
+        self._explained = now
+        self.store.explain(
+            {
+                sweep.id: allotments[sweep.id].reason
+                for sweep in sweeps
+                if sweep.state is S.QUEUED and allotments[sweep.id].reason not in ("", sweep.reason)
+            }
+        )
 
 
-def demand_of(sweep: Sweep, trials: Mapping[TrialState, int]) -> Demand:
-    """What a sweep could use now."""
+def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime) -> Demand:
+    """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
-    open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
-    limit = resources.get("max_concurrent") or open_trials
+    open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS) + _unproposed(sweep, trials)
+    limit = sweep.max_concurrent or resources.get("max_concurrent") or open_trials
+    started = sweep.state in (S.STARTING, S.RUNNING)
     wanted = sweep.wish is Wish.RUN and sweep.state is not S.PAUSED
+    queued_s = (now - sweep.queued_at).total_seconds() if sweep.state is S.QUEUED else 0.0
     return Demand(
         sweep_id=sweep.id,
         name=sweep.name,
@@ -157,5 +228,53 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int]) -> Demand:
         trials=min(open_trials, limit) if wanted else 0,
         cpus=resources["workers"] * resources["cpu"],
         gpus=resources["workers"] * resources["gpu"],
-        started=sweep.state in (S.STARTING, S.RUNNING),
+        started=started,
+        project=sweep.project,
+        user=sweep.user,
+        open_trials=open_trials,
+        stopping=started and (not wanted or not sweep.slots),
+        slots=sweep.slots,
+        running=trials.get(T.RUNNING, 0) if started else 0,
+        waited_s=sweep.waited_s + max(queued_s, 0.0),
+        trial_s=pace.trial_s,
+        ends_s=_ends_s(pace, now),
     )
+
+
+def _unproposed(sweep: Sweep, trials: Mapping[TrialState, int]) -> int:
+    """Trials that a method which learns has yet to propose: work to come, though no rows tell of it."""
+    search = sweep.spec["search"]
+    return max(0, search["max_trials"] - sum(trials.values())) if search["method"] in LEARNING else 0
+
+
+def _ends_s(pace: Pace, now: datetime) -> tuple[float, ...]:
+    """A trial that has lasted longer than the mean is expected to last as long again."""
+    if pace.trial_s is None:
+        return ()
+    ages = [max((now - since).total_seconds(), 0.0) for since in pace.running_since]
+    return tuple(pace.trial_s - age if age < pace.trial_s else age for age in ages)
+
+
+def charged(
+    before: Sequence[Usage], demands: Sequence[Demand], pool: Capacity, now: datetime, half_life_s: float
+) -> list[Usage]:
+    """Past usage with what is held now. What was held while nobody looked is not charged: nobody knows it."""
+    shares: dict[tuple[str, str], float] = {}
+    for demand in demands:
+        if demand.held:
+            account = (demand.project, demand.user)
+            shares[account] = shares.get(account, 0.0) + demand.held * demand.share_of(pool)
+    known = {(each.project, each.user): each for each in before}
+    found = []
+    for project, user in sorted({*known, *shares}):
+        old = known.get((project, user))
+        passed = max(now - old.at, timedelta(0)) if old else CHARGE_EVERY
+        share = averaged(
+            old.share if old else 0.0,
+            shares.get((project, user), 0.0),
+            held_s=min(passed, 5 * CHARGE_EVERY).total_seconds(),
+            passed_s=passed.total_seconds(),
+            half_life_s=half_life_s,
+        )
+        found.append(Usage(project=project, user=user, share=share, at=now))
+    return found

@@ -44,6 +44,7 @@ class Actor(StrEnum):
 
     COORDINATOR = "coordinator"
     DRIVER = "driver"
+    USER = "user"
 
 
 S, T, A = SweepState, TrialState, Actor
@@ -65,6 +66,9 @@ SWEEP_MOVES: dict[tuple[SweepState, SweepState], frozenset[Actor]] = {
     (S.RUNNING, S.CANCELLED): frozenset({A.COORDINATOR}),
     (S.PAUSED, S.QUEUED): frozenset({A.COORDINATOR}),
     (S.PAUSED, S.CANCELLED): frozenset({A.COORDINATOR}),
+    (S.SUCCEEDED, S.QUEUED): frozenset({A.USER}),  # a retry of what failed or was cancelled in it
+    (S.FAILED, S.QUEUED): frozenset({A.USER}),
+    (S.CANCELLED, S.QUEUED): frozenset({A.USER}),
 }
 
 TRIAL_MOVES: dict[tuple[TrialState, TrialState], frozenset[Actor]] = {
@@ -83,10 +87,13 @@ TRIAL_MOVES: dict[tuple[TrialState, TrialState], frozenset[Actor]] = {
     (T.PAUSED, T.STOPPED): frozenset({A.DRIVER}),
     (T.PAUSED, T.FAILED): frozenset({A.DRIVER, A.COORDINATOR}),
     (T.PAUSED, T.CANCELLED): frozenset({A.COORDINATOR}),
+    (T.FAILED, T.PENDING): frozenset({A.USER}),  # a retry
+    (T.CANCELLED, T.PENDING): frozenset({A.USER}),
 }
 
-SWEEP_ENDS = frozenset(SweepState) - {before for before, _ in SWEEP_MOVES}
-TRIAL_ENDS = frozenset(TrialState) - {before for before, _ in TRIAL_MOVES}
+# An end is left by a person's retry alone.
+SWEEP_ENDS = frozenset(SweepState) - {before for (before, _), who in SWEEP_MOVES.items() if who != {A.USER}}
+TRIAL_ENDS = frozenset(TrialState) - {before for (before, _), who in TRIAL_MOVES.items() if who != {A.USER}}
 
 
 def check_sweep_move(before: SweepState, after: SweepState, actor: Actor) -> None:

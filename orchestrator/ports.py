@@ -15,9 +15,11 @@ from orchestrator.records import (
     NewSweep,
     NewTrial,
     OutboxItem,
+    Pace,
     Report,
     Sweep,
     Trial,
+    Usage,
 )
 
 
@@ -56,12 +58,14 @@ class SweepStore(Protocol):
         now: datetime,
         slots: int | None = None,
         ray_job_id: str | None = None,
+        losses: int | None = None,
     ) -> Sweep:
         """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
 
         QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
-        back. A move to an end closes the trials that are still open (CANCELLED for a cancelled sweep, FAILED
-        otherwise, with the reason). The outbox is told of starts, and of the ends of what had started.
+        back. `losses` is written where given; time in the queue is added up when it is left. A move to an end closes
+        the trials that are still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason). The outbox
+        is told of starts, and of the ends of what had started.
         Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
         """
 
@@ -69,6 +73,26 @@ class SweepStore(Protocol):
         """Change how many trials a started sweep may run at once, and the sentence that says why it waits.
 
         Writes nothing where nothing changes, or where the sweep has ended.
+        """
+
+    def explain(self, reasons: Mapping[int, str]) -> None:
+        """Write why sweeps wait; of those that are QUEUED still. No decision rests on it: versions stay."""
+
+    def adjust(
+        self,
+        sweep_id: int,
+        *,
+        user: str,
+        now: datetime,
+        priority: int | None = None,
+        max_concurrent: int | None = None,
+    ) -> Sweep:
+        """Write what is not None, with an event for each value that changed. An ended sweep stays as it is."""
+
+    def retry(self, sweep: Sweep, *, user: str, now: datetime) -> Sweep:
+        """Make the sweep's FAILED and CANCELLED trials PENDING, as if they had never failed; an ended sweep QUEUED.
+
+        Its wish is to run, its lost drivers are forgotten. Raises StaleRow if somebody else moved it.
         """
 
     def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
@@ -85,6 +109,19 @@ class SweepStore(Protocol):
 
     def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
         """Number of trials by sweep and state; only states that occur."""
+
+
+class Ledger(Protocol):
+    """What the policy has to know of the past."""
+
+    def paces(self, sweep_ids: Sequence[int]) -> Mapping[int, Pace]:
+        """How fast each of these sweeps' trials go."""
+
+    def usage(self) -> list[Usage]:
+        """Every account that ever held anything."""
+
+    def charge(self, usage: Sequence[Usage]) -> None:
+        """Write these accounts anew."""
 
 
 class TrialStore(Protocol):

@@ -54,6 +54,9 @@ class Sweep:
     wish: what people want of it. slots: trials that it may run at once, as the coordinator allots them.
     attempt: number of its driver, from 1 at the first start; 0 before it.
     reason: why it is in this state, in one sentence.
+    losses: drivers that were lost since one last stopped when it was asked to.
+    queued_at: when it last came into the queue. waited_s: seconds in the queue before that.
+    max_concurrent: trials at once, as people changed it since; None where the spec's word stands.
     """
 
     id: int
@@ -76,6 +79,10 @@ class Sweep:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    losses: int
+    queued_at: datetime
+    waited_s: float
+    max_concurrent: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +181,27 @@ class Capacity:
     free_cpus: float
     free_gpus: float
     nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast a sweep's trials go. trial_s: mean seconds of those that succeeded; None before the first.
+
+    running_since: when each running trial first started.
+    """
+
+    trial_s: float | None
+    running_since: tuple[datetime, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a user held in a project lately. share: average share of the pool, in [0, 1], as it was `at` that time."""
+
+    project: str
+    user: str
+    share: float
+    at: datetime
 
 
 class DriverStatus(StrEnum):

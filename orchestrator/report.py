@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
 from orchestrator.records import Event, Sweep, Trial
@@ -158,6 +158,10 @@ class EventDocument(Answer):
     at: str
 
 
+class EventList(RootModel[list[EventDocument]]):
+    """Answer of `orch events`, oldest first."""
+
+
 class LogPage(Answer):
     """A piece of a trial's log. next_offset: where to go on. over: the trial has ended and nothing follows."""
 
@@ -254,12 +258,14 @@ def _iso(moment: Any) -> str | None:
 
 def output_schemas() -> dict[str, Any]:
     """JSON Schema of the document that each command answers with."""
-    documents: dict[str, type[Answer]] = {
+    documents: dict[str, type[BaseModel]] = {
         "submit": SweepDocument,
         "show SWEEP": SweepDocument,
         "show TRIAL": TrialDocument,
         "list": SweepList,
         "cancel": SweepSummary,
+        **dict.fromkeys(("pause", "resume", "retry", "set-priority", "scale"), SweepSummary),
+        "events": EventList,
         "status": StatusDocument,
         "leaderboard": Leaderboard,
         "validate": PlanDocument,

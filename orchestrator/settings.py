@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from orchestrator.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,8 @@ class Settings:
     mlflow_uri: tracking URI of an existing MLflow; None to start one's own.
     url, token: coordinator to talk to, for clients; None to use the local one.
     storage: where checkpoints, logs and configs of trials go; reachable from every node of the cluster.
+    weights: of projects ("moe") and users ("moe/ada") when the pool is shared; 1 where not named.
+    quotas: largest share of the pool that a project may hold; 1 where not named.
     """
 
     home: Path
@@ -28,10 +32,15 @@ class Settings:
     url: str | None = None
     token: str | None = None
     storage: Path
+    weights: Mapping[str, float] = field(default_factory=dict)
+    quotas: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """ORCH_HOME, ORCH_DATABASE_URL, ORCH_STORAGE, ORCH_URL, ORCH_TOKEN, RAY_ADDRESS, MLFLOW_TRACKING_URI."""
+        """ORCH_HOME, ORCH_DATABASE_URL, ORCH_STORAGE, ORCH_URL, ORCH_TOKEN, RAY_ADDRESS, MLFLOW_TRACKING_URI.
+
+        ORCH_WEIGHTS ("moe=2,moe/ada=0.5") and ORCH_QUOTAS ("moe=0.5"). Raises BadInput where these are not so written.
+        """
         home = Path(env.get("ORCH_HOME") or Path.home() / ".orch").expanduser().resolve()
         return cls(
             home=home,
@@ -41,6 +50,8 @@ class Settings:
             url=env.get("ORCH_URL") or None,
             token=env.get("ORCH_TOKEN") or None,
             storage=Path(env.get("ORCH_STORAGE") or home / "artifacts").expanduser().resolve(),
+            weights=_amounts(env, "ORCH_WEIGHTS"),
+            quotas=_amounts(env, "ORCH_QUOTAS"),
         )
 
     @property
@@ -66,3 +77,16 @@ class Settings:
     def trial_directory(self, sweep_id: int, trial_id: int) -> Path:
         """Checkpoints, log and resolved config of one trial."""
         return self.storage / "sweeps" / str(sweep_id) / "trials" / str(trial_id)
+
+
+def _amounts(env: Mapping[str, str], variable: str) -> dict[str, float]:
+    found = {}
+    for part in filter(None, (part.strip() for part in env.get(variable, "").split(","))):
+        name, _, amount = (each.strip() for each in part.partition("="))
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            found[name] = 0.0
+        if not name or not 0 < found[name] < float("inf"):
+            raise BadInput(f"{variable}: {part!r} is not NAME=NUMBER with a number above 0; write moe=2,moe/ada=0.5")
+    return found

@@ -16,6 +16,7 @@ from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import Unreachable
 from orchestrator.local import read_token
+from orchestrator.policy import Rules
 from orchestrator.settings import Settings
 from orchestrator.sizing import SubprocessSizer
 from orchestrator.store import open_store
@@ -62,9 +63,11 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         instance=settings.instance,
         sizer=(sizer := SubprocessSizer()),
     )
+    rules = Rules(weights=settings.weights, quotas=settings.quotas)
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock, rules)
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_tick, args=(Coordinator(store.sweeps, launcher, clock), stop), name="ticks"),
+        threading.Thread(target=_tick, args=(coordinator, stop), name="ticks"),
     ]
     if mlflow_uri:
         courier = Courier(store.outbox, store.sweeps, store.trials, partial(connect, mlflow_uri, settings.instance))

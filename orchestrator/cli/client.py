@@ -39,9 +39,18 @@ class Client:
         """One sweep with its trials."""
         return self._ask(report.SweepDocument, "GET", f"/sweeps/{_part(reference)}")
 
+    def change(self, reference: str, what: str, user: str, **body: int) -> report.SweepSummary:
+        """Ask for a change of a sweep: cancel, pause, resume, retry; priority or slots with their number."""
+        path = f"/sweeps/{_part(reference)}/{what}"
+        return self._ask(report.SweepSummary, "POST", path, params={"user": user}, json=body or None)
+
     def cancel(self, reference: str, user: str) -> report.SweepSummary:
         """Ask for a sweep's end."""
-        return self._ask(report.SweepSummary, "POST", f"/sweeps/{_part(reference)}/cancel", params={"user": user})
+        return self.change(reference, "cancel", user)
+
+    def events(self, reference: str, after: int = 0) -> report.EventList:
+        """A page of a sweep's audit log, oldest first."""
+        return self._ask(report.EventList, "GET", f"/sweeps/{_part(reference)}/events", params={"after": after})
 
     def trial(self, trial_id: int) -> report.TrialDocument:
         """One trial."""

@@ -76,6 +76,19 @@ def sweeps(found: Sequence[report.SweepSummary]) -> Table:
     return table
 
 
+def events(found: Sequence[report.EventDocument]) -> Table:
+    """`orch events`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("WHEN", "WHO", "TRIAL", "WHAT", "WHY"):
+        table.add_column(heading, justify="right" if heading == "TRIAL" else "left", overflow="fold")
+    for each in found:
+        table.add_row(
+            each.at[:19].replace("T", " "), each.actor, "" if each.trial_id is None else str(each.trial_id),
+            each.what, each.reason,
+        )  # fmt: skip
+    return table
+
+
 def counts(states: dict[str, int]) -> str:
     """`3 succeeded, 1 running`."""
     order = list(COLOURS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.ports import BoardStore, Outbox, SweepStore, TrialStore
+from orchestrator.ports import BoardStore, Ledger, Outbox, SweepStore, TrialStore
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.database import Database
+from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.outbox import SqlOutbox
 from orchestrator.store.sweeps import SqlSweeps
@@ -24,6 +25,7 @@ class Store:
     trials: TrialStore
     outbox: Outbox
     board: BoardStore
+    ledger: Ledger
 
     def close(self) -> None:
         """Give all connections back."""
@@ -44,4 +46,5 @@ def open_store(url: str) -> Store:
         trials=SqlTrials(database),
         outbox=SqlOutbox(database),
         board=SqlBoard(database),
+        ledger=SqlLedger(database),
     )

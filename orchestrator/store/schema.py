@@ -125,8 +125,23 @@ sweep = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("started_at", UtcTime),
     sa.Column("ended_at", UtcTime),
+    sa.Column("losses", sa.Integer, nullable=False),
+    sa.Column("queued_at", UtcTime, nullable=False),
+    sa.Column("waited_s", sa.Double, nullable=False),
+    sa.Column("max_concurrent", sa.Integer),
     sa.Index(None, "state"),
     sqlite_autoincrement=True,
+)
+
+# share: average share of the pool held lately, as it was at that time.
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("project_id", sa.ForeignKey("project.id"), primary_key=True),
+    sa.Column("submitter", Prose, primary_key=True),
+    sa.Column("share", sa.Double, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 trial = sa.Table(

@@ -47,6 +47,9 @@ class SqlSweeps:
                 "attempt": 0,
                 "reason": "",
                 "created_at": now,
+                "losses": 0,
+                "queued_at": now,
+                "waited_s": 0.0,
             }
             sweep_id = connection.execute(sa.insert(t.sweep).values(row).returning(t.sweep.c.id)).scalar_one()
             insert_trials(connection, sweep_id, trials)
@@ -104,16 +107,20 @@ class SqlSweeps:
         now: datetime,
         slots: int | None = None,
         ray_job_id: str | None = None,
+        losses: int | None = None,
     ) -> Sweep:
         """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
 
         QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
-        back. A move to an end closes the trials that are still open (CANCELLED for a cancelled sweep, FAILED
-        otherwise, with the reason). The outbox is told of starts, and of the ends of what had started.
+        back. `losses` is written where given; time in the queue is added up when it is left. A move to an end closes
+        the trials that are still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason). The outbox
+        is told of starts, and of the ends of what had started.
         Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
         """
         check_sweep_move(sweep.state, to, actor)
         values = _move_values(sweep, to, reason=reason, now=now, slots=slots, ray_job_id=ray_job_id)
+        if losses is not None:
+            values["losses"] = losses
         guarded = sa.update(t.sweep).where(t.sweep.c.id == sweep.id, t.sweep.c.version == sweep.version)
         with self._database.write() as connection:
             if not connection.execute(guarded.values(values)).rowcount:
@@ -139,6 +146,70 @@ class SqlSweeps:
         statement = sa.update(t.sweep).where(c.id == sweep_id, c.state.not_in(SWEEP_ENDS))
         with self._database.write() as connection:
             connection.execute(statement.values(slots=slots, reason=reason, version=c.version + 1))
+
+    def explain(self, reasons: Mapping[int, str]) -> None:
+        """Write why sweeps wait; of those that are QUEUED still. No decision rests on it: versions stay."""
+        if not reasons:
+            return
+        c = t.sweep.c
+        statement = sa.update(t.sweep).where(c.id == sa.bindparam("of"), c.state == SweepState.QUEUED)
+        with self._database.write() as connection:
+            connection.execute(
+                statement.values(reason=sa.bindparam("why")), [{"of": i, "why": why} for i, why in reasons.items()]
+            )
+
+    def adjust(
+        self,
+        sweep_id: int,
+        *,
+        user: str,
+        now: datetime,
+        priority: int | None = None,
+        max_concurrent: int | None = None,
+    ) -> Sweep:
+        """Write what is not None, with an event for each value that changed. An ended sweep stays as it is.
+
+        Raises NotFound.
+        """
+        wanted = {"priority": priority, "max_concurrent": max_concurrent}
+        with self._database.write() as connection:
+            row = _load_one(connection, sweep_id, lock=True)
+            new = {name: value for name, value in wanted.items() if value not in (None, getattr(row, name))}
+            if not new or row.state in SWEEP_ENDS:
+                return row
+            statement = sa.update(t.sweep).where(t.sweep.c.id == sweep_id)
+            connection.execute(statement.values(**new, version=t.sweep.c.version + 1))
+            audit.write_events(
+                connection,
+                [
+                    audit.event(sweep_id, user, f"set {name} to {value}", reason=_before(row, name), now=now)
+                    for name, value in new.items()
+                ],
+            )
+            return _load_one(connection, sweep_id)
+
+    def retry(self, sweep: Sweep, *, user: str, now: datetime) -> Sweep:
+        """Make the sweep's FAILED and CANCELLED trials PENDING, as if they had never failed; an ended sweep QUEUED.
+
+        Its wish is to run, its lost drivers are forgotten. Raises StaleRow if somebody else moved it.
+        """
+        reason = f"retried by {user}"
+        values: dict[str, Any] = {"version": sweep.version + 1, "wish": Wish.RUN, "losses": 0, "reason": reason}
+        what = "asked to retry"
+        if sweep.state in SWEEP_ENDS:
+            check_sweep_move(sweep.state, SweepState.QUEUED, Actor.USER)
+            values |= {"state": SweepState.QUEUED, "ended_at": None, "queued_at": now}
+            what = f"{sweep.state} -> {SweepState.QUEUED}"
+        guarded = sa.update(t.sweep).where(t.sweep.c.id == sweep.id, t.sweep.c.version == sweep.version)
+        with self._database.write() as connection:
+            if not connection.execute(guarded.values(values)).rowcount:
+                raise _stale(sweep, _load_one(connection, sweep.id), SweepState.QUEUED)
+            rows = lock_trials(connection, sweep.id, (TrialState.FAILED, TrialState.CANCELLED))
+            moved = move_trials(
+                connection, rows, TrialState.PENDING, actor=Actor.USER, reason=reason, now=now, failures=0
+            )
+            audit.write_events(connection, [audit.event(sweep.id, user, what, reason=reason, now=now), *moved])
+            return _load_one(connection, sweep.id)
 
     def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
         """Record what people want of a sweep, with its event. A wish for an ended sweep changes nothing.
@@ -192,6 +263,10 @@ def _move_values(
     sweep: Sweep, to: SweepState, *, reason: str, now: datetime, slots: int | None, ray_job_id: str | None
 ) -> dict[str, Any]:
     values: dict[str, Any] = {"state": to, "version": sweep.version + 1, "reason": reason}
+    if sweep.state is SweepState.QUEUED:
+        values["waited_s"] = sweep.waited_s + max((now - sweep.queued_at).total_seconds(), 0.0)
+    if to is SweepState.QUEUED:
+        values["queued_at"] = now
     if to is SweepState.STARTING:
         values |= {"attempt": sweep.attempt + 1, "started_at": sweep.started_at or now}
     if to not in (SweepState.STARTING, SweepState.RUNNING):
@@ -219,8 +294,16 @@ def _close(
     return events
 
 
-def _load_one(connection: sa.Connection, sweep_id: int) -> Sweep:
-    row = connection.execute(_QUERY.where(t.sweep.c.id == sweep_id)).one_or_none() if is_id(sweep_id) else None
+def _before(sweep: Sweep, name: str) -> str:
+    before = getattr(sweep, name)
+    return "" if before is None else f"it was {before}"
+
+
+def _load_one(connection: sa.Connection, sweep_id: int, *, lock: bool = False) -> Sweep:
+    query = _QUERY.where(t.sweep.c.id == sweep_id)
+    if lock:
+        query = query.with_for_update(of=t.sweep)
+    row = connection.execute(query).one_or_none() if is_id(sweep_id) else None
     if row is None:
         raise NotFound(f"no sweep {sweep_id}; `orch list` shows all sweeps with their ids")
     return _sweep(row)
@@ -255,4 +338,8 @@ def _sweep(row: AnyRow) -> Sweep:
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        losses=row.losses,
+        queued_at=row.queued_at,
+        waited_s=row.waited_s,
+        max_concurrent=row.max_concurrent,
     )

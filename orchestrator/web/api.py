@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from orchestrator import board, control, report
 from orchestrator.errors import BadInput, ExitCode, NotFound, OrchError, Unreachable
 from orchestrator.lifecycle import SweepState
-from orchestrator.records import Capacity
+from orchestrator.records import Capacity, Sweep
 from orchestrator.spec.load import read_document
 from orchestrator.submit import check, plan_document, submit
 from orchestrator.web.auth import bearer
@@ -28,11 +28,24 @@ class SweepFile(BaseModel):
     user: str = Field("anonymous", max_length=100)
 
 
+class Priority(BaseModel):
+    """A sweep's new priority."""
+
+    priority: int = Field(ge=0, le=100)
+
+
+class Slots(BaseModel):
+    """How many trials a sweep may run at once from now on."""
+
+    slots: int = Field(ge=1, le=1_000_000)
+
+
 def create_api(service: Service, token: str) -> FastAPI:
     """The API of one coordinator."""
     api = FastAPI(title="orch", version=service.version, docs_url="/api/docs", openapi_url="/api/openapi.json")
     api.include_router(_open_routes(service))
     api.include_router(_sweep_routes(service), prefix="/api/v1", dependencies=[Depends(bearer(token))])
+    api.include_router(_control_routes(service), prefix="/api/v1", dependencies=[Depends(bearer(token))])
     api.include_router(_read_routes(service), prefix="/api/v1", dependencies=[Depends(bearer(token))])
     api.add_exception_handler(OrchError, _on_error)
     return api
@@ -95,11 +108,45 @@ def _sweep_routes(service: Service) -> APIRouter:
         sweep = sweeps.find_sweep(reference)
         return [report.event_document(event) for event in sweeps.events(sweep_id=sweep.id, after=after)]
 
-    @routes.post("/sweeps/{reference}/cancel", status_code=202)
+    return routes
+
+
+def _control_routes(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/sweeps/{reference}", tags=["control"])
+    sweeps, clock = service.sweeps, service.clock
+
+    def summary(sweep: Sweep) -> report.SweepSummary:
+        return report.sweep_summary(sweep, sweeps.trial_counts([sweep.id]).get(sweep.id, {}))
+
+    @routes.post("/cancel", status_code=202)
     def cancel_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
         """Ask for a sweep's end; finished trials keep their results."""
-        sweep = control.cancel(reference, user=user, store=sweeps, clock=service.clock)
-        return report.sweep_summary(sweep, sweeps.trial_counts([sweep.id]).get(sweep.id, {}))
+        return summary(control.cancel(reference, user=user, store=sweeps, clock=clock))
+
+    @routes.post("/pause", status_code=202)
+    def pause_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
+        """Ask for a sweep to stop at its trials' last checkpoints and to wait."""
+        return summary(control.pause(reference, user=user, store=sweeps, clock=clock))
+
+    @routes.post("/resume", status_code=202)
+    def resume_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
+        """Ask for a paused sweep to go on."""
+        return summary(control.resume(reference, user=user, store=sweeps, clock=clock))
+
+    @routes.post("/retry", status_code=202)
+    def retry_sweep(reference: str, user: str = "anonymous") -> report.SweepSummary:
+        """Run failed and cancelled trials again."""
+        return summary(control.retry(reference, user=user, store=sweeps, clock=clock))
+
+    @routes.post("/priority")
+    def set_priority(reference: str, body: Priority, user: str = "anonymous") -> report.SweepSummary:
+        """Change a sweep's priority."""
+        return summary(control.set_priority(reference, body.priority, user=user, store=sweeps, clock=clock))
+
+    @routes.post("/slots")
+    def scale_sweep(reference: str, body: Slots, user: str = "anonymous") -> report.SweepSummary:
+        """Change how many trials a sweep may run at once."""
+        return summary(control.scale(reference, body.slots, user=user, store=sweeps, clock=clock))
 
     return routes
 

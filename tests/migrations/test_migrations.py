@@ -67,7 +67,7 @@ def tables(url: str) -> list[str]:
 def sqlite_statements(path: Path) -> list[list[str]]:
     """The CREATE statements, in which SQLite keeps what an inspector does not tell: AUTOINCREMENT, WITHOUT ROWID.
 
-    Each as its lines, sorted, for constraints may come in any order.
+    Each as its lines, sorted, for constraints may come in any order; without quotes, which renaming a table adds.
     """
     connection = sqlite3.connect(path)
     try:
@@ -75,7 +75,7 @@ def sqlite_statements(path: Path) -> list[list[str]]:
     finally:
         connection.close()
     return sorted(
-        sorted(line.strip().rstrip(",") for line in sql.splitlines())
+        sorted(line.strip().rstrip(",").replace('"', "") for line in sql.splitlines())
         for (sql,) in found
         if "alembic_version" not in sql
     )

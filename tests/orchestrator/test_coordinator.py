@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.control import cancel
-from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, decide
-from orchestrator.errors import Unreachable
+from orchestrator.control import cancel, pause, resume, retry, scale, set_priority
+from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, charged, decide
+from orchestrator.errors import BadInput, Unreachable
 from orchestrator.lifecycle import SWEEP_ENDS, SWEEP_MOVES, Actor, SweepState, TrialState, Wish
-from orchestrator.policy import Allotment
-from orchestrator.records import DriverStatus
+from orchestrator.policy import Allotment, Demand, Rules
+from orchestrator.records import Capacity, DriverStatus, Usage
 from orchestrator.store import open_store
 from orchestrator.submit import submit
+from tests.support.clock import FakeClock
 from tests.support.launcher import FakeLauncher
 
-TEXT = "name: {name}\nparameters: {{training.lr: [1e-3, 1e-2]}}\npriority: {priority}\n"
+TEXT = "name: {name}\nproject: {project}\nparameters: {{training.lr: [1e-3, 1e-2]}}\npriority: {priority}\n"
 
 
 class FixedClock:
@@ -39,13 +41,13 @@ def launcher():
 
 @pytest.fixture
 def coordinator(store, launcher):
-    return Coordinator(store.sweeps, launcher, FixedClock())
+    return Coordinator(store.sweeps, store.ledger, launcher, FixedClock())
 
 
 @pytest.fixture
 def queue(store, launcher):
-    def add(name: str = "a", priority: int = 50):
-        text = TEXT.format(name=name, priority=priority)
+    def add(name: str = "a", priority: int = 50, project: str = "default"):
+        text = TEXT.format(name=name, priority=priority, project=project)
         return submit(text, "f.yaml", user="u", store=store.sweeps, launcher=launcher, clock=FixedClock())
 
     return add
@@ -126,7 +128,7 @@ def test_a_driver_done_with_open_trials_counts_as_lost(coordinator, store, launc
 def test_a_new_coordinator_takes_over_where_the_old_one_was_killed(store, launcher, queue):
     sweep = queue()
     for _ in range(5):  # a new coordinator for every tick: nothing is remembered between them
-        Coordinator(store.sweeps, launcher, FixedClock()).tick()
+        Coordinator(store.sweeps, store.ledger, launcher, FixedClock()).tick()
     assert state(store, sweep) is SweepState.RUNNING
     assert len(launcher.started) == 1
 
@@ -186,18 +188,181 @@ def test_an_unreachable_cluster_changes_nothing(coordinator, store, launcher, qu
     assert len(launcher.started) == 1
 
 
+def test_a_higher_priority_stops_a_lower_one_which_goes_on_afterwards(coordinator, store, launcher, queue):
+    low = queue("low", priority=10)
+    tick(coordinator, 3)
+    high = queue("high", priority=90)
+    tick(coordinator)
+    assert (state(store, low), store.sweeps.sweep(low.id).slots) == (SweepState.RUNNING, 0)
+    tick(coordinator, 2)
+    assert launcher.drivers[f"fake-{low.id}-1"] is DriverStatus.STOPPED
+    preempted = store.sweeps.sweep(low.id)
+    assert preempted.state is SweepState.QUEUED
+    events = [event for event in store.sweeps.events(sweep_id=low.id) if event.what == "running -> queued"]
+    assert [event.reason for event in events] == ["preempted by high of priority 90"]
+    tick(coordinator, 3)
+    assert (state(store, high), store.sweeps.sweep(high.id).slots) == (SweepState.RUNNING, 2)
+    assert "ahead of it: high" in store.sweeps.sweep(low.id).reason
+    finish_trials(store, high, TrialState.SUCCEEDED)
+    launcher.drivers[f"fake-{high.id}-1"] = DriverStatus.DONE
+    tick(coordinator, 4)
+    assert (state(store, low), store.sweeps.sweep(low.id).slots) == (SweepState.RUNNING, 2)
+
+
+def test_a_preemption_once_written_is_carried_out_whatever_happens_meanwhile(coordinator, store, launcher, queue):
+    low = queue("low", priority=10)
+    tick(coordinator, 3)
+    high = queue("high", priority=90)
+    tick(coordinator)
+    cancel(high.name, user="u", store=store.sweeps, clock=FixedClock())
+    tick(coordinator, 2)
+    assert store.sweeps.sweep(low.id).losses == 0
+    tick(coordinator, 3)
+    assert (state(store, low), store.sweeps.sweep(low.id).attempt) == (SweepState.RUNNING, 2)
+
+
+def test_being_paused_or_preempted_often_does_not_fail_a_sweep(coordinator, store, launcher, queue):
+    sweep = queue()
+    for attempt in range(1, 2 * MAX_LOST_DRIVERS):
+        tick(coordinator, 3)
+        assert state(store, sweep) is SweepState.RUNNING
+        if attempt % 2:
+            pause(sweep.name, user="u", store=store.sweeps, clock=FixedClock())
+            pause(sweep.name, user="u", store=store.sweeps, clock=FixedClock())
+            tick(coordinator, 2)
+            assert state(store, sweep) is SweepState.PAUSED
+            assert launcher.drivers[f"fake-{sweep.id}-{attempt}"] is DriverStatus.STOPPED
+            tick(coordinator, 2)
+            resume(sweep.name, user="u", store=store.sweeps, clock=FixedClock())
+        else:
+            launcher.drivers[f"fake-{sweep.id}-{attempt}"] = DriverStatus.DIED
+            tick(coordinator)
+            assert store.sweeps.sweep(sweep.id).losses == 1
+        tick(coordinator)
+
+
+def test_a_paused_sweep_gives_its_place_away(coordinator, store, queue):
+    first, second = queue("first", priority=90), queue("second")
+    tick(coordinator, 3)
+    pause("first", user="u", store=store.sweeps, clock=FixedClock())
+    tick(coordinator, 5)
+    assert (state(store, first), state(store, second)) == (SweepState.PAUSED, SweepState.RUNNING)
+    assert store.sweeps.sweep(second.id).slots == 2
+
+
+def test_priority_and_slots_change_while_it_runs_and_asking_twice_is_the_same_as_once(coordinator, store, queue):
+    sweep = queue()
+    tick(coordinator, 3)
+    for _ in range(2):
+        scale(sweep.name, 1, user="ada", store=store.sweeps, clock=FixedClock())
+        set_priority(sweep.name, 70, user="ada", store=store.sweeps, clock=FixedClock())
+    tick(coordinator)
+    now = store.sweeps.sweep(sweep.id)
+    assert (now.slots, now.priority) == (1, 70)
+    told = [(e.what, e.reason) for e in store.sweeps.events(sweep_id=sweep.id) if e.actor == "ada"]
+    assert told == [("set max_concurrent to 1", ""), ("set priority to 70", "it was 50")]
+    scale(sweep.name, 2, user="ada", store=store.sweeps, clock=FixedClock())
+    tick(coordinator)
+    assert store.sweeps.sweep(sweep.id).slots == 2
+
+
+def test_a_retry_runs_what_failed_and_keeps_what_did_not(coordinator, store, launcher, queue):
+    sweep = queue()
+    tick(coordinator, 3)
+    good, bad = store.trials.trials(sweep.id)
+    for trial, end in ((good, TrialState.SUCCEEDED), (bad, TrialState.FAILED)):
+        store.trials.start_trial(trial.id, now=FixedClock().now())
+        store.trials.end_trial(trial.id, end, reason="", now=FixedClock().now(), own_failure=end is TrialState.FAILED)
+    with pytest.raises(BadInput, match="is running"):
+        retry(sweep.name, user="ada", store=store.sweeps, clock=FixedClock())
+    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DONE
+    tick(coordinator)
+    for _ in range(2):
+        retried = retry(sweep.name, user="ada", store=store.sweeps, clock=FixedClock())
+    assert (retried.state, retried.ended_at) == (SweepState.QUEUED, None)
+    after = store.trials.trials(sweep.id)
+    assert [(trial.state, trial.failures) for trial in after] == [(TrialState.SUCCEEDED, 0), (TrialState.PENDING, 0)]
+    events = [(e.actor, e.what) for e in store.sweeps.events(sweep_id=sweep.id)][-2:]
+    assert events == [("ada", "succeeded -> queued"), ("user", "failed -> pending")]
+    tick(coordinator, 3)
+    assert (state(store, sweep), store.sweeps.sweep(sweep.id).slots) == (SweepState.RUNNING, 1)
+
+
+def test_past_usage_outlives_the_coordinator_and_decides_who_is_next(store, launcher, queue):
+    clock, rules = FakeClock(), Rules(half_life_s=3600)
+
+    def fresh() -> Coordinator:
+        return Coordinator(store.sweeps, store.ledger, launcher, clock, rules)
+
+    greedy = queue("greedy", project="a")
+    for _ in range(61):
+        clock.advance(minutes=1)
+        fresh().tick()
+    [usage] = store.ledger.usage()
+    assert (usage.project, usage.user) == ("a", "u")
+    assert usage.share == pytest.approx(0.5, abs=0.02)  # the whole pool for one half-life
+    launcher.drivers[f"fake-{greedy.id}-1"] = DriverStatus.DONE
+    finish_trials(store, greedy, TrialState.SUCCEEDED)
+    launcher.cpus = 1
+    again, other = queue("again", project="a"), queue("other", project="b")
+    for _ in range(4):
+        fresh().tick()
+    assert (state(store, again), state(store, other)) == (SweepState.QUEUED, SweepState.RUNNING)
+
+
+def test_what_nobody_looked_at_is_not_charged():
+    start = FakeClock().now()
+    before = [Usage(project="p", user="u", share=0.8, at=start)]
+    held = Demand(
+        sweep_id=1, name="s", priority=50, trials=1, cpus=1, gpus=0, started=True, project="p", user="u", slots=1
+    )
+    pool = Capacity(cpus=1, gpus=0, free_cpus=1, free_gpus=0, nodes=1)
+    [after] = charged(before, [held], pool, start + timedelta(days=10), 24 * 3600)
+    assert after.share < 0.01
+    [back] = charged(before, [], pool, start - timedelta(hours=1), 24 * 3600)
+    assert back.share == 0.8
+
+
+TRIALS = ({}, {TrialState.SUCCEEDED: 1}, {TrialState.FAILED: 2}, {TrialState.RUNNING: 1}, {TrialState.PENDING: 1})
+
+
 @pytest.mark.parametrize("wish", Wish)
 @pytest.mark.parametrize(
     ("before", "driver"), list(itertools.product(sorted(set(SweepState) - SWEEP_ENDS), DriverStatus)), ids=str
 )
 def test_only_legal_moves_are_decided(store, queue, before, driver, wish):
-    import dataclasses
-
-    sweep = dataclasses.replace(queue(), state=before, wish=wish, attempt=1)
-    for trials in ({}, {TrialState.SUCCEEDED: 1}, {TrialState.FAILED: 2}, {TrialState.RUNNING: 1}):
-        match decide(sweep, driver, trials, Allotment(1, "")):
-            case Move(to, reason):
+    accepted = queue()
+    for slots, allotted, trials in itertools.product((0, 1), (0, 1), TRIALS):
+        sweep = dataclasses.replace(accepted, state=before, wish=wish, attempt=1, slots=slots, reason="preempted")
+        match decide(sweep, driver, trials, Allotment(allotted, "")):
+            case Move(to, reason, losses):
                 assert Actor.COORDINATOR in SWEEP_MOVES[before, to]
                 assert reason
-            case Act() | None:
+                assert losses in (None, 0, 1)
+            case Act.START:
+                assert (before, driver, wish, slots) == (SweepState.STARTING, DriverStatus.MISSING, Wish.RUN, 1)
+            case Act.STOP:
+                assert driver in (DriverStatus.PENDING, DriverStatus.RUNNING)
+            case None:
                 pass
+
+
+@pytest.mark.parametrize("wish", Wish)
+@pytest.mark.parametrize("before", sorted(set(SweepState) - SWEEP_ENDS))
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_driver_that_is_gone_leaves_no_sweep_where_it_was(queue, before, wish, slots):
+    """Whatever is wanted, and whatever a driver's end was: a sweep is never stuck without one."""
+    for driver, trials in itertools.product((DriverStatus.DIED, DriverStatus.STOPPED, DriverStatus.DONE), TRIALS):
+        sweep = dataclasses.replace(queue(), state=before, wish=wish, attempt=1, slots=slots, reason="preempted")
+        rests = before is SweepState.PAUSED and wish is Wish.PAUSE
+        assert isinstance(decide(sweep, driver, trials, Allotment(1, "")), Move) != rests
+
+
+def test_a_search_that_learns_counts_what_it_has_yet_to_propose(coordinator, store, launcher):
+    text = (
+        "name: l\nparameters: {training.lr: {min: 1e-3, max: 1e-2}}\nsearch: {method: tpe, max_trials: 9, startup: 1}\n"
+    )
+    sweep = submit(text, "f.yaml", user="u", store=store.sweeps, launcher=launcher, clock=FixedClock())
+    assert len(store.trials.trials(sweep.id)) == 1
+    tick(coordinator, 3)
+    assert store.sweeps.sweep(sweep.id).slots == 2

@@ -25,11 +25,25 @@ CREATE TABLE sweep (
   created_at DATETIME NOT NULL, 
   started_at DATETIME, 
   ended_at DATETIME, 
+  losses INTEGER NOT NULL, 
+  queued_at DATETIME NOT NULL, 
+  waited_s DOUBLE NOT NULL, 
+  max_concurrent INTEGER, 
   CONSTRAINT fk_sweep_project_id FOREIGN KEY(project_id) REFERENCES project (id), 
   CONSTRAINT ck_sweep_state CHECK (state IN ('queued', 'starting', 'running', 'paused', 'succeeded', 'failed', 'cancelled')), 
   CONSTRAINT ck_sweep_wish CHECK (wish IN ('run', 'pause', 'cancel')), 
   CONSTRAINT ck_sweep_goal CHECK (goal IN ('minimize', 'maximize'))
 )
+
+CREATE TABLE usage (
+  project_id INTEGER NOT NULL, 
+  submitter TEXT NOT NULL, 
+  share DOUBLE NOT NULL, 
+  at DATETIME NOT NULL, 
+  CONSTRAINT pk_usage PRIMARY KEY (project_id, submitter), 
+  CONSTRAINT fk_usage_project_id FOREIGN KEY(project_id) REFERENCES project (id)
+)
+ WITHOUT ROWID
 
 CREATE TABLE trial (
   id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 

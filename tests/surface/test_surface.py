@@ -18,7 +18,8 @@ from orchestrator.store import schema
 
 HERE = Path(__file__).parent
 COMMANDS = (
-    "submit", "validate", "plan", "list", "show", "watch", "cancel", "leaderboard", "logs", "methods", "schema",
+    "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry",
+    "set-priority", "scale", "events", "leaderboard", "logs", "methods", "schema",
     "up", "down", "status", "doctor",
 )  # fmt: skip
 

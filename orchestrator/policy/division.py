@@ -1,0 +1,213 @@
+"""What would be fair, if everything could be moved at once: trials by sweep, in the order in which they are due."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.policy.demand import SLACK, Account, Demand, Room, Rules
+from orchestrator.records import Capacity
+
+
+@dataclass(slots=True)
+class Division:
+    """What `divide` found.
+
+    slots: trials by sweep; sweeps without any are not in it. line: sweeps in the order of their first trial, `head`
+    among them. head: the first that is due and fits nowhere though it has waited long enough; room is kept for it.
+    victims: sweeps that lose their last trial, by whom. order: all that want something, as they are due by priority.
+    """
+
+    slots: dict[int, int] = field(default_factory=dict)
+    line: list[Demand] = field(default_factory=list)
+    head: Demand | None = None
+    victims: dict[int, Demand] = field(default_factory=dict)
+    order: list[Demand] = field(default_factory=list)
+
+
+def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, float], rules: Rules) -> Division:
+    """Divide the whole pool, priority by priority.
+
+    A priority rises by the time that its sweeps have waited, so that none waits for ever; among sweeps of one priority
+    time does not count, or a long queue would undo fair shares.
+    """
+    work = _Work(pool, usage, rules)
+    bands = sorted(_bands(demands, rules), key=lambda band: -band.level)
+    places = [demand for band in bands for demand in band.demands if demand.started]
+    for band in bands:
+        work.division.order += band.demands
+        places = [place for place in places if place.priority != band.priority]
+        work.keep_places(band)
+        protected = [place for place in places if not band.outranks(place, rules)]
+        for place in protected:
+            work.left.take(place)
+        work.fill(band)
+        for place in protected:
+            work.left.give(place)
+    return work.division
+
+
+class _Band:
+    """The sweeps of one priority. level: the priority, risen by the longest wait. first: the first that got a trial."""
+
+    def __init__(self, priority: int, demands: list[Demand], rules: Rules) -> None:
+        self.priority, self.demands = priority, demands
+        longest_s = max((demand.waited_s for demand in demands if not demand.started), default=0.0)
+        self.level = priority + longest_s / rules.aging_s
+        self.first: Demand | None = None
+
+    def outranks(self, place: Demand, rules: Rules) -> bool:
+        """It may take that sweep's last slot. By age too, so that arrivals without end cannot stop it for ever."""
+        return self.priority > place.priority and self.level > place.level(rules)
+
+
+def _bands(demands: Sequence[Demand], rules: Rules) -> list[_Band]:
+    members: dict[int, list[Demand]] = {}
+    for demand in demands:
+        if demand.trials and not demand.stopping:
+            members.setdefault(demand.priority, []).append(demand)
+    return [_Band(priority, found, rules) for priority, found in members.items()]
+
+
+class _User:
+    """A user's sweeps of one priority: first those that wait, the oldest last in `queue`; then those with least."""
+
+    __slots__ = ("account", "index", "queue", "ring")
+
+    def __init__(self, account: Account, index: int) -> None:
+        self.account, self.index = account, index
+        self.queue: list[Demand] = []
+        self.ring: list[tuple[float, int, Demand]] = []
+
+
+class _Work:
+    """The state while dividing: what is left, and what projects and users hold and held, for their weights."""
+
+    def __init__(self, pool: Capacity, usage: Mapping[Account, float], rules: Rules) -> None:
+        self.pool, self.rules = pool, rules
+        self.left = Room(pool.cpus, pool.gpus)
+        self.division = Division()
+        self.granted: list[_Band] = []
+        self.held: dict[str, float] = {}
+        self.users: dict[Account, float] = dict(usage)
+        self.projects: dict[str, float] = {}
+        for (project, _), share in usage.items():
+            self.projects[project] = self.projects.get(project, 0.0) + share
+
+    def keep_places(self, band: _Band) -> None:
+        """What runs keeps one slot, unless all is taken by sweeps that may take it. A pool that shrank takes none."""
+        for demand in band.demands:
+            if not demand.started:
+                continue
+            by = next((each.first for each in self.granted if each.outranks(demand, self.rules)), None)
+            if by is not None and not self.left.fits(demand):
+                self.division.victims[demand.sweep_id] = by
+            else:
+                self._give(demand)
+
+    def fill(self, band: _Band) -> None:
+        """One trial after the other, to whoever holds and held least for its weight, until nothing fits."""
+        projects = self._projects_of(band)
+        turns = [(self._turn_of_project(name), index, name) for index, name in enumerate(projects)]
+        heapq.heapify(turns)
+        while turns:
+            _, index, name = turns[0]
+            users = projects[name]
+            demand = self._next(users)
+            if demand is None:
+                heapq.heappop(turns)
+                continue
+            self._give(demand)
+            if band.first is None:
+                band.first = demand
+                self.granted.append(band)
+            user = users[0][2]
+            self._put_back(user, demand)
+            heapq.heapreplace(users, (self._turn_of_user(user.account), user.index, user))
+            heapq.heapreplace(turns, (self._turn_of_project(name), index, name))
+
+    def _projects_of(self, band: _Band) -> dict[str, list[tuple[float, int, _User]]]:
+        users: dict[Account, _User] = {}
+        for demand in band.demands:
+            account = (demand.project, demand.user)
+            if account not in users:
+                users[account] = _User(account, len(users))
+            user = users[account]
+            if not demand.started:
+                user.queue.append(demand)
+            elif demand.sweep_id in self.division.slots:
+                user.ring.append((demand.share_of(self.pool), len(user.ring), demand))
+        projects: dict[str, list[tuple[float, int, _User]]] = {}
+        for account, user in users.items():
+            user.queue.reverse()
+            heapq.heapify(user.ring)
+            turn = (self._turn_of_user(account), user.index, user)
+            projects.setdefault(account[0], []).append(turn)
+        for heap in projects.values():
+            heapq.heapify(heap)
+        return projects
+
+    def _next(self, users: list[tuple[float, int, _User]]) -> Demand | None:
+        """The project's next trial that fits: of the user first in turn, of the oldest sweep that waits."""
+        while users:
+            user = users[0][2]
+            queue, cpus, gpus = user.queue, self.left.cpus + SLACK, self.left.gpus + SLACK
+            while queue:
+                demand = queue[-1]
+                # Asked in place and not of `Room`: a long queue is passed over here, sweep by sweep, at every decision
+                if demand.cpus <= cpus and demand.gpus <= gpus and self._within_quota(demand):
+                    return demand
+                queue.pop()
+                if demand.waited_s >= self.rules.patience_s and self.division.head is None:
+                    self._keep_room(demand)
+                    cpus, gpus = self.left.cpus + SLACK, self.left.gpus + SLACK
+            while user.ring:
+                demand = user.ring[0][2]
+                if self.division.slots[demand.sweep_id] < demand.trials and self._fits(demand):
+                    return demand
+                heapq.heappop(user.ring)
+            heapq.heappop(users)
+        return None
+
+    def _keep_room(self, demand: Demand) -> None:
+        """For a sweep whose turn it is, that fits nowhere, and that has let others pass for long enough."""
+        if self._within_quota(demand) and Room(self.pool.cpus, self.pool.gpus).fits(demand):
+            self.division.head = demand
+            self.division.line.append(demand)
+            self.left.cpus -= min(max(self.left.cpus, 0.0), demand.cpus)
+            self.left.gpus -= min(max(self.left.gpus, 0.0), demand.gpus)
+
+    def _put_back(self, user: _User, demand: Demand) -> None:
+        if user.queue and user.queue[-1] is demand:
+            index = len(user.queue)
+            user.queue.pop()
+            heapq.heappush(user.ring, (demand.share_of(self.pool), -index, demand))
+        else:
+            held, index, _ = user.ring[0]
+            heapq.heapreplace(user.ring, (held + demand.share_of(self.pool), index, demand))
+
+    def _give(self, demand: Demand) -> None:
+        if demand.sweep_id not in self.division.slots:
+            self.division.line.append(demand)
+        self.division.slots[demand.sweep_id] = self.division.slots.get(demand.sweep_id, 0) + 1
+        self.left.take(demand)
+        share, account = demand.share_of(self.pool), (demand.project, demand.user)
+        self.held[demand.project] = self.held.get(demand.project, 0.0) + share
+        self.projects[demand.project] = self.projects.get(demand.project, 0.0) + share
+        self.users[account] = self.users.get(account, 0.0) + share
+
+    def _fits(self, demand: Demand) -> bool:
+        return self.left.fits(demand) and self._within_quota(demand)
+
+    def _within_quota(self, demand: Demand) -> bool:
+        quota = self.rules.quotas.get(demand.project)
+        if quota is None:
+            return True
+        return self.held.get(demand.project, 0.0) + demand.share_of(self.pool) <= quota + SLACK
+
+    def _turn_of_project(self, name: str) -> float:
+        return self.projects.get(name, 0.0) / self.rules.weights.get(name, 1.0)
+
+    def _turn_of_user(self, account: Account) -> float:
+        return self.users.get(account, 0.0) / self.rules.weights.get("/".join(account), 1.0)
