@@ -1,8 +1,10 @@
-"""Drawing from a finite training set: every example once an epoch, in an order that is a function of (seed, epoch)."""
+"""What tasks over finite data share: epochs as a function of (seed, epoch), the fingerprint, baselines fitted once."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -26,3 +28,20 @@ def fingerprint(options: Any, *arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+Baselines = Callable[[Any, Any], dict[str, float]]
+_FITTED: dict[tuple[str, Any], dict[str, float]] = {}
+
+
+def fitted_once(baselines: Baselines) -> Baselines:
+    """A task's method of one argument, worked out once a process for the same data: trials in a row share it."""
+
+    @wraps(baselines)
+    def remembered(task: Any, argument: Any) -> dict[str, float]:
+        key = (task.fingerprint, argument)
+        if key not in _FITTED:
+            _FITTED[key] = baselines(task, argument)
+        return dict(_FITTED[key])
+
+    return remembered

@@ -12,7 +12,7 @@ from workloads import seeding
 from workloads.datasets.series import read_series
 from workloads.errors import DataError
 from workloads.tasks.base import Batch, Predict, Signature, Task
-from workloads.tasks.finite import fingerprint
+from workloads.tasks.finite import fingerprint, fitted_once
 from workloads.tasks.linear import ridge
 from workloads.tasks.options.forecasting import Forecasting as Options
 
@@ -79,6 +79,7 @@ class Forecasting(Task):
         found = self.baselines("val")
         return found | {"ridge_test": self.baselines("test")["ridge"]}
 
+    @fitted_once
     def baselines(self, part: str) -> dict[str, float]:
         """Mean squared error of each baseline on a part."""
         history, horizon = self.options.history, self.options.horizon

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from workloads import seeding
 from workloads.datasets import music
 from workloads.tasks.base import Batch, Predict, Signature, Task
-from workloads.tasks.finite import fingerprint, rows_of_step
+from workloads.tasks.finite import fingerprint, fitted_once, rows_of_step
 from workloads.tasks.linear import logistic_regression
 from workloads.tasks.options.music import JSBChorales as JSBOptions
 from workloads.tasks.options.music import ToyChorales as ToyOptions
@@ -79,6 +79,7 @@ class Chorales(Task):
         """Nats a frame on the validation split of key frequencies, and of logistic regression on the frame before."""
         return self.baselines("valid")
 
+    @fitted_once
     def baselines(self, split: str) -> dict[str, float]:
         """The baselines, fitted to the training split, on any split."""
         before, frames = _pairs(self.pieces["train"])

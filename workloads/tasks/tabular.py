@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from workloads.datasets.tables import read_table
 from workloads.tasks.base import Batch, Predict, Signature, Task
-from workloads.tasks.finite import fingerprint, rows_of_step
+from workloads.tasks.finite import fingerprint, fitted_once, rows_of_step
 from workloads.tasks.linear import ridge, softmax_regression
 from workloads.tasks.options.tabular import Tabular as Options
 
@@ -61,6 +61,7 @@ class Tabular(Task):
                 metrics[f"{part}_rmse"] = metrics[f"{part}_loss"] ** 0.5 * self.unit
         return metrics
 
+    @fitted_once
     def baseline(self, sequence_length: int) -> dict[str, float]:
         """Validation loss of what ignores the features, and of the linear model."""
         train, held_out = self.parts["train"], self.parts["val"]

@@ -1,4 +1,4 @@
-"""A cache of small data sets for every test of tasks."""
+"""A cache of small data sets for every test of workloads, so that none depends on what a machine has prepared."""
 
 from __future__ import annotations
 
