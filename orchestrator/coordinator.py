@@ -60,10 +60,10 @@ def decide(
 
     A sweep with a driver and without slots is on its way out: it was preempted, and its driver is stopped.
     """
-    open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
+    open_trials = _open(trials)
     if sweep.wish is Wish.CANCEL:
         return _towards_cancelled(sweep, driver)
-    if sweep.state in (S.STARTING, S.RUNNING) and driver is D.DONE and not open_trials:
+    if sweep.state in (S.STARTING, S.RUNNING) and driver in (*_GONE, D.DONE) and not open_trials:
         return _ended(trials)
     if sweep.wish is Wish.PAUSE:
         return _towards_paused(sweep, driver)
@@ -164,6 +164,7 @@ class Coordinator:
         return after
 
     def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment) -> None:
+        open_trials = _open(trials)
         has_driver = sweep.state in (S.STARTING, S.RUNNING)
         driver = self.launcher.status(sweep) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
@@ -175,7 +176,7 @@ class Coordinator:
                 self.launcher.stop(sweep)
             case Move() as move:
                 self._move(sweep, move, allotment)
-            case None if has_driver and sweep.wish is Wish.RUN:
+            case None if has_driver and open_trials and sweep.wish is Wish.RUN:
                 self._reallot(sweep, allotment)
 
     def _move(self, sweep: Sweep, move: Move, allotment: Allotment) -> None:
@@ -217,7 +218,10 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
     """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
     open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS) + _unproposed(sweep, trials)
-    limit = sweep.max_concurrent or resources.get("max_concurrent") or open_trials
+    # A sweep whose trials have all ended keeps one place until its driver has closed it; and if that was lost, another
+    # driver does.
+    useful = max(open_trials, 1)
+    limit = sweep.max_concurrent or resources.get("max_concurrent") or useful
     started = sweep.state in (S.STARTING, S.RUNNING)
     wanted = sweep.wish is Wish.RUN and sweep.state is not S.PAUSED
     queued_s = (now - sweep.queued_at).total_seconds() if sweep.state is S.QUEUED else 0.0
@@ -225,7 +229,7 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
         sweep_id=sweep.id,
         name=sweep.name,
         priority=sweep.priority,
-        trials=min(open_trials, limit) if wanted else 0,
+        trials=min(useful, limit) if wanted else 0,
         cpus=resources["workers"] * resources["cpu"],
         gpus=resources["workers"] * resources["gpu"],
         started=started,
@@ -245,6 +249,10 @@ def _unproposed(sweep: Sweep, trials: Mapping[TrialState, int]) -> int:
     """Trials that a method which learns has yet to propose: work to come, though no rows tell of it."""
     search = sweep.spec["search"]
     return max(0, search["max_trials"] - sum(trials.values())) if search["method"] in LEARNING else 0
+
+
+def _open(trials: Mapping[TrialState, int]) -> int:
+    return sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
 
 
 def _ends_s(pace: Pace, now: datetime) -> tuple[float, ...]:

@@ -94,6 +94,18 @@ def test_a_driver_that_is_done_ends_the_sweep(coordinator, store, launcher, queu
     assert state(store, sweep) is expected
 
 
+def test_a_driver_that_has_nothing_left_to_do_is_left_to_end(coordinator, store, launcher, queue):
+    sweep = queue()
+    tick(coordinator, 3)
+    finish_trials(store, sweep, TrialState.SUCCEEDED)
+    tick(coordinator, 3)
+    assert launcher.drivers[f"fake-{sweep.id}-1"] is DriverStatus.RUNNING
+    assert store.sweeps.sweep(sweep.id).slots == 2
+    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DIED
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.SUCCEEDED
+
+
 def test_a_lost_driver_is_replaced_and_its_successor_has_the_next_number(coordinator, store, launcher, queue):
     sweep = queue()
     tick(coordinator, 3)
@@ -366,3 +378,28 @@ def test_a_search_that_learns_counts_what_it_has_yet_to_propose(coordinator, sto
     assert len(store.trials.trials(sweep.id)) == 1
     tick(coordinator, 3)
     assert store.sweeps.sweep(sweep.id).slots == 2
+
+
+def test_a_driver_that_still_closes_after_its_last_trial_is_left_alone(coordinator, store, launcher, queue):
+    sweep = queue()
+    tick(coordinator, 3)
+    finish_trials(store, sweep, TrialState.SUCCEEDED)
+    tick(coordinator, 5)
+    assert state(store, sweep) is SweepState.RUNNING
+    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DONE
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.SUCCEEDED
+
+
+def test_a_driver_lost_after_its_last_trial_is_replaced_by_one_that_closes_the_sweep(
+    coordinator, store, launcher, queue
+):
+    sweep = queue()
+    tick(coordinator, 3)
+    finish_trials(store, sweep, TrialState.SUCCEEDED)
+    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DIED
+    tick(coordinator, 4)
+    assert launcher.started[-1] == f"fake-{sweep.id}-2"
+    launcher.drivers[f"fake-{sweep.id}-2"] = DriverStatus.DONE
+    tick(coordinator, 2)
+    assert state(store, sweep) is SweepState.SUCCEEDED
