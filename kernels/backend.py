@@ -7,6 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+# Triton 3.10 turns the fusion of multiply and add off unless told; the kernels are checked with it on
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
 Backend = Literal["auto", "reference", "cpu", "triton"]
 
 

@@ -7,11 +7,13 @@ chip has. Must not run under ``TRITON_INTERPRET=1``, where there is nothing to c
 """
 
 import argparse
+import functools
 import importlib
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,9 +132,15 @@ def compile_one(spec: AotSpec, chip: Chip) -> Report:
     return Report(spec.name, chip.name, registers, spill_bytes, compiled.metadata.shared)
 
 
+@functools.cache
 def all_specs() -> list[AotSpec]:
     """Every kernel of :data:`KERNEL_MODULES`, in their order."""
     return [spec for module in KERNEL_MODULES for spec in importlib.import_module(module).AOT_SPECS]
+
+
+def _compile_numbered(job: tuple[int, int]) -> Report:
+    # numbers, because a kernel cannot be pickled
+    return compile_one(all_specs()[job[0]], CHIPS[job[1]])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,15 +150,19 @@ def main(argv: list[str] | None = None) -> int:
     only = parser.parse_args(argv).only
     print(f"triton {triton.__version__}; spills allowed: {MAX_SPILL_BYTES} bytes a thread")
     print(f"{'kernel':<44}{'chip':<9}{'registers':>9}{'spills B':>10}{'shared B':>10}")
+    jobs = [
+        (i, j)
+        for i, spec in enumerate(all_specs())
+        for j, chip in enumerate(CHIPS)
+        if only in spec.name and spec.backend in ("", chip.target.backend)
+    ]
     failures = 0
-    for spec in all_specs():
-        if only not in spec.name:
-            continue
-        for chip in (c for c in CHIPS if spec.backend in ("", c.target.backend)):
-            report = compile_one(spec, chip)
-            problem = report.problem(chip)
+    with ProcessPoolExecutor() as pool:
+        for (_, j), report in zip(jobs, pool.map(_compile_numbered, jobs), strict=True):
+            problem = report.problem(CHIPS[j])
             failures += bool(problem)
-            row = f"{spec.name:<44}{chip.name:<9}{report.registers:>9}{report.spill_bytes:>10}{report.shared_bytes:>10}"
+            row = f"{report.kernel:<44}{report.chip:<9}"
+            row += f"{report.registers:>9}{report.spill_bytes:>10}{report.shared_bytes:>10}"
             print(row + (f"  FAILED: {problem}" if problem else ""), flush=True)
     return 1 if failures else 0
 

@@ -10,6 +10,7 @@ pytest.importorskip("triton")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # some 280 compilations where nothing is cached
 def test_every_triton_kernel_compiles_for_every_chip_within_its_limits():
     # its own process: one that runs Triton's interpreter cannot compile
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

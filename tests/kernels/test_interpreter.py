@@ -13,6 +13,7 @@ FILES = sorted((Path(__file__).parent / "on_triton").glob("test_*.py"))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the files of on_triton run on the GPU in this process")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_kernels_agree_with_their_reference_in_the_interpreter(file):
