@@ -40,13 +40,13 @@ int forward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, 
         copy_rows(s, width * LANES, state, z->values, z->keys, columns);
         for (int64_t t = 0; t < z->steps; t++) {
             const REAL *qt = q + at(sq, b, t, h), *kt = k + at(sk, b, t, h);
-            const REAL at_ = decay[at(sa, b, t, h)], bt = beta[at(sb, b, t, h)];
+            const REAL decay_t = decay[at(sa, b, t, h)], beta_t = beta[at(sb, b, t, h)];
             memcpy(vt, v + at(sv, b, t, h) + column, columns * sizeof(REAL));
             switch (width) {
-            case 1: step(s, qt, kt, at_, bt, vt, ot, z->keys, 1); break;
-            case 2: step(s, qt, kt, at_, bt, vt, ot, z->keys, 2); break;
-            case 3: step(s, qt, kt, at_, bt, vt, ot, z->keys, 3); break;
-            default: step(s, qt, kt, at_, bt, vt, ot, z->keys, 4);
+            case 1: step(s, qt, kt, decay_t, beta_t, vt, ot, z->keys, 1); break;
+            case 2: step(s, qt, kt, decay_t, beta_t, vt, ot, z->keys, 2); break;
+            case 3: step(s, qt, kt, decay_t, beta_t, vt, ot, z->keys, 3); break;
+            default: step(s, qt, kt, decay_t, beta_t, vt, ot, z->keys, 4);
             }
             memcpy(o + at(so, b, t, h) + column, ot, columns * sizeof(REAL));
             if ((t + 1) % SPAN == 0 || t + 1 == z->steps) {

@@ -21,16 +21,16 @@ INLINE int64_t at(const int64_t *stride, int64_t b, int64_t t) { return b * stri
 /* The s-th step in the order of the recurrence. */
 INLINE int64_t when(const Part *p, int64_t s) { return p->reverse ? p->steps - 1 - s : s; }
 
-int forward_real(const REAL *a, const int64_t *sa, const REAL *x, const int64_t *sx, const REAL *h0, const int64_t
-                 *s0, REAL *h, const int64_t *sh, const Part *p) {
+int forward_real(const REAL *a, const int64_t *sa, const REAL *x, const int64_t *sx, const REAL *h0,
+                 const int64_t *s0, REAL *h, const int64_t *sh, const Part *p) {
     for (int64_t b = p->b0; b < p->b1; b++) {
         const REAL *past = h0 ? h0 + b * s0[0] : NULL;
         for (int64_t s = 0; s < p->steps; s++) {
             const int64_t t = when(p, s);
-            const REAL *at_ = a + at(sa, b, t), *xt = x + at(sx, b, t);
+            const REAL *now_a = a + at(sa, b, t), *xt = x + at(sx, b, t);
             REAL *restrict ht = h + at(sh, b, t);
             if (past)
-                for (int64_t d = p->d0; d < p->d1; d++) ht[d] = at_[d] * past[d] + xt[d];
+                for (int64_t d = p->d0; d < p->d1; d++) ht[d] = now_a[d] * past[d] + xt[d];
             else
                 for (int64_t d = p->d0; d < p->d1; d++) ht[d] = xt[d];
             past = ht;
@@ -39,9 +39,9 @@ int forward_real(const REAL *a, const int64_t *sa, const REAL *x, const int64_t 
     return 0;
 }
 
-int backward_real(const REAL *a, const int64_t *sa, const REAL *h, const int64_t *sh, const REAL *h0, const int64_t
-                  *s0, const REAL *dh, const int64_t *sdh, REAL *da, const int64_t *sda, REAL *dx, const int64_t
-                  *sdx, const Part *p) {
+int backward_real(const REAL *a, const int64_t *sa, const REAL *h, const int64_t *sh, const REAL *h0,
+                  const int64_t *s0, const REAL *dh, const int64_t *sdh, REAL *da, const int64_t *sda, REAL *dx,
+                  const int64_t *sdx, const Part *p) {
     for (int64_t b = p->b0; b < p->b1; b++) {
         for (int64_t s = p->steps - 1; s >= 0; s--) {
             const int64_t t = when(p, s), last = s == p->steps - 1;
@@ -60,18 +60,18 @@ int backward_real(const REAL *a, const int64_t *sa, const REAL *h, const int64_t
     return 0;
 }
 
-int forward_complex(const REAL *a, const int64_t *sa, const REAL *x, const int64_t *sx, const REAL *h0, const int64_t
-                    *s0, REAL *h, const int64_t *sh, const Part *p) {
+int forward_complex(const REAL *a, const int64_t *sa, const REAL *x, const int64_t *sx, const REAL *h0,
+                    const int64_t *s0, REAL *h, const int64_t *sh, const Part *p) {
     for (int64_t b = p->b0; b < p->b1; b++) {
         const REAL *past = h0 ? h0 + 2 * b * s0[0] : NULL;
         for (int64_t s = 0; s < p->steps; s++) {
             const int64_t t = when(p, s);
-            const REAL *at_ = a + 2 * at(sa, b, t), *xt = x + 2 * at(sx, b, t);
+            const REAL *now_a = a + 2 * at(sa, b, t), *xt = x + 2 * at(sx, b, t);
             REAL *restrict ht = h + 2 * at(sh, b, t);
             for (int64_t d = 2 * p->d0; d < 2 * p->d1; d += 2) {
                 const REAL re = past ? past[d] : 0, im = past ? past[d + 1] : 0;
-                ht[d] = at_[d] * re - at_[d + 1] * im + xt[d];
-                ht[d + 1] = at_[d] * im + at_[d + 1] * re + xt[d + 1];
+                ht[d] = now_a[d] * re - now_a[d + 1] * im + xt[d];
+                ht[d + 1] = now_a[d] * im + now_a[d + 1] * re + xt[d + 1];
             }
             past = ht;
         }
@@ -79,9 +79,9 @@ int forward_complex(const REAL *a, const int64_t *sa, const REAL *x, const int64
     return 0;
 }
 
-int backward_complex(const REAL *a, const int64_t *sa, const REAL *h, const int64_t *sh, const REAL *h0, const
-                     int64_t *s0, const REAL *dh, const int64_t *sdh, REAL *da, const int64_t *sda, REAL *dx, const
-                     int64_t *sdx, const Part *p) {
+int backward_complex(const REAL *a, const int64_t *sa, const REAL *h, const int64_t *sh, const REAL *h0,
+                     const int64_t *s0, const REAL *dh, const int64_t *sdh, REAL *da, const int64_t *sda, REAL *dx,
+                     const int64_t *sdx, const Part *p) {
     for (int64_t b = p->b0; b < p->b1; b++) {
         for (int64_t s = p->steps - 1; s >= 0; s--) {
             const int64_t t = when(p, s), last = s == p->steps - 1;
