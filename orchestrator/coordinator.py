@@ -63,7 +63,7 @@ def decide(
     open_trials = _open(trials)
     if sweep.wish is Wish.CANCEL:
         return _towards_cancelled(sweep, driver)
-    if sweep.state in (S.STARTING, S.RUNNING) and driver in (*_GONE, D.DONE) and not open_trials:
+    if sweep.state in (S.STARTING, S.RUNNING) and driver is D.DONE and not open_trials:
         return _ended(trials)
     if sweep.wish is Wish.PAUSE:
         return _towards_paused(sweep, driver)
@@ -164,7 +164,6 @@ class Coordinator:
         return after
 
     def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment) -> None:
-        open_trials = _open(trials)
         has_driver = sweep.state in (S.STARTING, S.RUNNING)
         driver = self.launcher.status(sweep) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
@@ -176,7 +175,7 @@ class Coordinator:
                 self.launcher.stop(sweep)
             case Move() as move:
                 self._move(sweep, move, allotment)
-            case None if has_driver and open_trials and sweep.wish is Wish.RUN:
+            case None if has_driver and sweep.wish is Wish.RUN:
                 self._reallot(sweep, allotment)
 
     def _move(self, sweep: Sweep, move: Move, allotment: Allotment) -> None:
@@ -217,7 +216,7 @@ class Coordinator:
 def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime) -> Demand:
     """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
-    open_trials = sum(count for state, count in trials.items() if state not in TRIAL_ENDS) + _unproposed(sweep, trials)
+    open_trials = _open(trials) + _unproposed(sweep, trials)
     # A sweep whose trials have all ended keeps one place until its driver has closed it; and if that was lost, another
     # driver does.
     useful = max(open_trials, 1)

@@ -70,7 +70,7 @@ def admit(demands: Sequence[Demand], pool: Capacity, division: Division, rules: 
         due = demand.sweep_id in division.slots
         if due and work.take(demand, demand.duration_s(1, rules)):
             continue
-        stops = due and work.kept is None and _choose_victims(work, demand)
+        stops = (due or demand is division.urgent) and work.kept is None and _choose_victims(work, demand)
         if work.kept is None and (stops or work.stopping or demand.waited_s >= rules.patience_s):
             admission.head = demand
             work.kept = _keep_room(work, demand)
@@ -97,18 +97,23 @@ def _keep(work: _Work) -> None:
             work.admission.slots[demand.sweep_id] = max(1, min(target, demand.held))
 
 
+def _may_stop(work: _Work, demand: Demand, other: Demand) -> bool:
+    """A lower priority gives way; for one that is urgent, its own too. What had to wait as long gives way to none."""
+    if other.level(work.rules) >= demand.level(work.rules):
+        return False
+    urgent = demand is work.division.urgent and other.waited_s < work.rules.overdue_s
+    return other.priority < demand.priority or urgent
+
+
 def _choose_victims(work: _Work, demand: Demand) -> bool:
-    """Stop sweeps of lower priority for one that waits: the lowest and youngest first, none if all were too few."""
+    """Stop sweeps for one that waits: the lowest and youngest first, none if all were too few."""
     room = Room(work.admission.free.cpus, work.admission.free.gpus)
     for leaving in work.stopping:
         room.give(leaving, leaving.held)
     lower = [
         other
         for other in work.demands
-        if other.started
-        and other.sweep_id in work.admission.slots
-        and other.priority < demand.priority
-        and other.level(work.rules) < demand.level(work.rules)
+        if other.started and other.sweep_id in work.admission.slots and _may_stop(work, demand, other)
     ]
     chosen: list[Demand] = []
     lower.reverse()
@@ -139,7 +144,7 @@ def _keep_room(work: _Work, head: Demand) -> _Kept:
     if not room.fits(head):
         until_s = math.inf
     room.take(head)
-    return _Kept(0.0 if head.waited_s >= work.rules.overdue_s else until_s, room)
+    return _Kept(until_s, room)
 
 
 def _releases(work: _Work) -> list[tuple[float, Demand]]:

@@ -85,7 +85,9 @@ class Rules:
     aging_s: so long in the queue counts as one point of priority.
     patience_s: after so long in the queue, room is kept for a trial that fits nowhere, and small work fills only the
         gaps that do not delay it.
-    overdue_s: after so long in the queue, nothing fills its gaps any more, whatever it is expected to take.
+    overdue_s, big: after so long in the queue, a sweep whose trials take at least this share of the pool is the first
+        of its priority, and stops others of it that had not to wait as long: parts of the pool that come free one by
+        one would never add up to its trial.
     guess_s: length of a trial of which nothing is known.
     weights: of projects ("moe") and users ("moe/ada") when shares are compared; 1 where not named.
     quotas: largest share of the pool, in (0, 1], that a project may hold; 1 where not named.
@@ -95,6 +97,7 @@ class Rules:
     aging_s: float = 3600.0
     patience_s: float = 600.0
     overdue_s: float = 24 * 3600.0
+    big: float = 1 / 32
     guess_s: float = 3600.0
     weights: Mapping[str, float] = field(default_factory=dict)
     quotas: Mapping[str, float] = field(default_factory=dict)

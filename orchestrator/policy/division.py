@@ -16,12 +16,14 @@ class Division:
 
     slots: trials by sweep; sweeps without any are not in it. line: sweeps in the order of their first trial, `head`
     among them. head: the first that is due and fits nowhere though it has waited long enough; room is kept for it.
-    victims: sweeps that lose their last trial, by whom. order: all that want something, as they are due by priority.
+    urgent: the head, if it is big and overdue. victims: sweeps that lose their last trial, by whom. order: all that
+    want something, as they are due by priority.
     """
 
     slots: dict[int, int] = field(default_factory=dict)
     line: list[Demand] = field(default_factory=list)
     head: Demand | None = None
+    urgent: Demand | None = None
     victims: dict[int, Demand] = field(default_factory=dict)
     order: list[Demand] = field(default_factory=list)
 
@@ -42,6 +44,7 @@ def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, fl
         protected = [place for place in places if not band.outranks(place, rules)]
         for place in protected:
             work.left.take(place)
+        work.serve_overdue(band)
         work.fill(band)
         for place in protected:
             work.left.give(place)
@@ -106,6 +109,22 @@ class _Work:
             else:
                 self._give(demand)
 
+    def serve_overdue(self, band: _Band) -> None:
+        """Big trials that waited too long come first, the longest wait before all."""
+        overdue = [
+            demand
+            for demand in band.demands
+            if demand.waited_s >= self.rules.overdue_s
+            and not demand.started
+            and demand.share_of(self.pool) >= self.rules.big
+        ]
+        for demand in sorted(overdue, key=lambda demand: -demand.waited_s):
+            if self._fits(demand):
+                self._give_first(band, demand)
+            elif self.division.head is None:
+                self._keep_room(demand)
+                self.division.urgent = self.division.head
+
     def fill(self, band: _Band) -> None:
         """One trial after the other, to whoever holds and held least for its weight, until nothing fits."""
         projects = self._projects_of(band)
@@ -118,10 +137,7 @@ class _Work:
             if demand is None:
                 heapq.heappop(turns)
                 continue
-            self._give(demand)
-            if band.first is None:
-                band.first = demand
-                self.granted.append(band)
+            self._give_first(band, demand)
             user = users[0][2]
             self._put_back(user, demand)
             heapq.heapreplace(users, (self._turn_of_user(user.account), user.index, user))
@@ -134,9 +150,10 @@ class _Work:
             if account not in users:
                 users[account] = _User(account, len(users))
             user = users[account]
-            if not demand.started:
-                user.queue.append(demand)
-            elif demand.sweep_id in self.division.slots:
+            if demand.sweep_id not in self.division.slots:
+                if not demand.started:
+                    user.queue.append(demand)
+            else:
                 user.ring.append((demand.share_of(self.pool), len(user.ring), demand))
         projects: dict[str, list[tuple[float, int, _User]]] = {}
         for account, user in users.items():
@@ -186,6 +203,12 @@ class _Work:
         else:
             held, index, _ = user.ring[0]
             heapq.heapreplace(user.ring, (held + demand.share_of(self.pool), index, demand))
+
+    def _give_first(self, band: _Band, demand: Demand) -> None:
+        self._give(demand)
+        if band.first is None:
+            band.first = demand
+            self.granted.append(band)
 
     def _give(self, demand: Demand) -> None:
         if demand.sweep_id not in self.division.slots:

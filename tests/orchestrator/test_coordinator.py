@@ -94,18 +94,6 @@ def test_a_driver_that_is_done_ends_the_sweep(coordinator, store, launcher, queu
     assert state(store, sweep) is expected
 
 
-def test_a_driver_that_has_nothing_left_to_do_is_left_to_end(coordinator, store, launcher, queue):
-    sweep = queue()
-    tick(coordinator, 3)
-    finish_trials(store, sweep, TrialState.SUCCEEDED)
-    tick(coordinator, 3)
-    assert launcher.drivers[f"fake-{sweep.id}-1"] is DriverStatus.RUNNING
-    assert store.sweeps.sweep(sweep.id).slots == 2
-    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DIED
-    tick(coordinator)
-    assert state(store, sweep) is SweepState.SUCCEEDED
-
-
 def test_a_lost_driver_is_replaced_and_its_successor_has_the_next_number(coordinator, store, launcher, queue):
     sweep = queue()
     tick(coordinator, 3)
