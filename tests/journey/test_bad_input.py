@@ -9,7 +9,7 @@ import pytest
 
 from tests.journey.conftest import Shell
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 GOOD = """\
 name: wrong

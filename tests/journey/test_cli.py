@@ -17,7 +17,7 @@ import pytest
 
 from tests.journey.conftest import Shell
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 
 def wait_for(condition, timeout_s: float = 120):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.journey.test_cli import wait_for
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 
 def test_a_sweep_is_paused_resumed_and_preempted_and_every_trial_ends_once(service, sweep_file):
