@@ -1,4 +1,4 @@
-"""Fixtures for all tests: databases, real ones."""
+"""Fixtures for all tests: databases, real ones; and which tests share a process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,19 @@ from tests.support.postgres import PostgresServer, private_postgres
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--accept`: write the frozen texts of tests/surface anew."""
     parser.addoption("--accept", action="store_true", help="accept changed surfaces (tests/surface)")
+
+
+CLUSTERED = {"journey": "ray", "orchestrator/cluster": "ray", "orchestrator/tracking": "mlflow"}
+"""Folders whose tests share one slow start: one process runs them where there are several (`pytest -n`)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares a cluster or a server together."""
+    here = Path(__file__).parent
+    for item in items:
+        for folder, group in CLUSTERED.items():
+            if item.path.is_relative_to(here / folder):
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

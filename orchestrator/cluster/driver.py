@@ -160,8 +160,7 @@ class _Halt(tune.Stopper):
 
 
 def _close(sweep_id: int, rows: TrialStore, why: str) -> int:
-    if why and why != SUPERSEDED:
-        rows.requeue_trials(sweep_id, reason=why, now=recorder.SystemClock().now())
+    # What still runs is put back by the coordinator, which does the same for a driver that had no time for last words
     if why == ASKED:
         return ASKED_TO_STOP
     left = [trial for trial in rows.trials(sweep_id) if trial.state not in TRIAL_ENDS]

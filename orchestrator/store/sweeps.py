@@ -15,7 +15,7 @@ from orchestrator.records import Event, NewSweep, NewTrial, Sweep, Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
-from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials
+from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials, put_back
 
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
 
@@ -112,9 +112,10 @@ class SqlSweeps:
         """Take the move if the row is still at `sweep.version`, with its event, in one transaction.
 
         QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
-        back. `losses` is written where given; time in the queue is added up when it is left. A move to an end closes
-        the trials that are still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason). The outbox
-        is told of starts, and of the ends of what had started.
+        back. `losses` is written where given; time in the queue is added up when it is left. A move to QUEUED or PAUSED
+        makes the trials that its driver left RUNNING or PAUSED wait again. A move to an end closes the trials that are
+        still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason). The outbox is told of starts,
+        and of the ends of what had started.
         Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
         """
         check_sweep_move(sweep.state, to, actor)
@@ -128,6 +129,8 @@ class SqlSweeps:
             events = [audit.event(sweep.id, actor, f"{sweep.state} -> {to}", reason=reason, now=now)]
             if to in SWEEP_ENDS:
                 events += _close(connection, sweep, to, actor=actor, reason=reason, now=now)
+            elif to in (SweepState.QUEUED, SweepState.PAUSED):
+                events += put_back(connection, sweep.id, actor=actor, reason=reason, now=now)
             elif to is SweepState.STARTING:
                 started = audit.item(Topic.SWEEP_STARTED, sweep.id, attempt=sweep.attempt + 1, at=now.isoformat())
                 audit.write_outbox(connection, [started])

@@ -60,11 +60,7 @@ class SqlTrials:
         """
         with self._database.write() as connection:
             _expect_sweep(connection, sweep_id)
-            interrupted = lock_trials(connection, sweep_id, (TrialState.RUNNING, TrialState.PAUSED))
-            events = move_trials(
-                connection, interrupted, TrialState.PENDING, actor=Actor.DRIVER, reason=reason, now=now
-            )
-            audit.write_events(connection, events)
+            audit.write_events(connection, put_back(connection, sweep_id, actor=Actor.DRIVER, reason=reason, now=now))
             ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id, t.trial.c.state.in_(OPEN))
             return sorted(load_trials(connection, ids), key=lambda trial: trial.number)
 
@@ -214,6 +210,14 @@ def move_trials(
         audit.event(row.sweep_id, actor, f"{row.state} -> {to}", reason=reason, now=now, trial_id=row.id)
         for row in rows
     ]
+
+
+def put_back(
+    connection: sa.Connection, sweep_id: int, *, actor: Actor, reason: str, now: datetime
+) -> list[dict[str, Any]]:
+    """Make the trials that a driver left RUNNING or PAUSED wait for the next one. Returns the events to write."""
+    left = lock_trials(connection, sweep_id, (TrialState.RUNNING, TrialState.PAUSED))
+    return move_trials(connection, left, TrialState.PENDING, actor=actor, reason=reason, now=now)
 
 
 def ended_item(row: AnyRow, state: TrialState, *, reason: str, now: datetime) -> dict[str, Any]:

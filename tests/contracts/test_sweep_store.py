@@ -193,6 +193,21 @@ class TestMoving:
         ]
         assert {event.trial_id for event in closing} == {pending.id, running.id}
 
+    @pytest.mark.parametrize("to", [S.QUEUED, S.PAUSED])
+    def test_a_sweep_that_waits_again_has_no_running_trials(self, store: Store, to: SweepState) -> None:
+        sweep = move(store, move(store, add(store, trials=3), S.STARTING), S.RUNNING)
+        _, running, done = store.trials.trials(sweep.id)
+        store.trials.start_trial(running.id, now=NOW)
+        store.trials.start_trial(done.id, now=NOW)
+        store.trials.end_trial(done.id, TrialState.SUCCEEDED, reason="all steps", now=NOW)
+
+        move(store, sweep, to, reason="its driver was lost")
+
+        states = [trial.state for trial in store.trials.trials(sweep.id)]
+        assert states == [TrialState.PENDING, TrialState.PENDING, TrialState.SUCCEEDED]
+        told = [event for event in store.sweeps.events() if event.what == "running -> pending"]
+        assert [(event.trial_id, event.reason) for event in told] == [(running.id, "its driver was lost")]
+
     def test_the_end_of_what_never_started_is_not_told(self, store: Store) -> None:
         move(store, add(store), S.CANCELLED)
         assert store.outbox.pending() == []

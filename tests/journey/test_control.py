@@ -21,6 +21,7 @@ def test_a_sweep_is_paused_resumed_and_preempted_and_every_trial_ends_once(servi
     wait_for(advanced)
     service.orch("pause", "patient")
     wait_for(lambda: patient()["state"] == "paused")
+    assert not [trial for trial in patient()["trials"] if trial["state"] == "running"]
     service.orch("pause", "patient")
     service.orch("scale", "patient", "2")
     service.orch("set-priority", "patient", "20")

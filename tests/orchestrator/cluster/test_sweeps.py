@@ -28,9 +28,6 @@ def test_a_job_is_started_once_stopped_cleanly_and_continued_to_the_end(lab: Lab
     launcher.stop(sweep)
     launcher.stop(sweep)
     wait_for(lambda: launcher.status(sweep) is DriverStatus.STOPPED, "the driver's end")
-    open_trials = [trial for trial in lab.trials(sweep) if trial.state not in TRIAL_ENDS]
-    assert open_trials
-    assert {trial.state for trial in open_trials} == {TrialState.PENDING}
     wait_for(lambda: not train_workers(lab.head), "the end of the workers")
 
     sweep = lab.store.sweeps.move_sweep(
@@ -40,6 +37,9 @@ def test_a_job_is_started_once_stopped_cleanly_and_continued_to_the_end(lab: Lab
         reason="",
         now=NOW,
     )
+    open_trials = [trial for trial in lab.trials(sweep) if trial.state not in TRIAL_ENDS]
+    assert open_trials
+    assert {trial.state for trial in open_trials} == {TrialState.PENDING}
     sweep = lab.start(sweep, slots=2)
     assert launcher.status(sweep) is DriverStatus.MISSING
     launcher.start(sweep)
