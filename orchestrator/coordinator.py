@@ -151,7 +151,10 @@ class Coordinator:
         # How long trials take matters to those that wait alone
         paces = self.ledger.paces(started) if len(started) < len(sweeps) else {}
         oldest_first = sorted(sweeps, key=lambda sweep: sweep.id)
-        return [demand_of(each, trials.get(each.id, {}), paces.get(each.id, NO_PACE), now) for each in oldest_first]
+        return [
+            demand_of(each, trials.get(each.id, {}), paces.get(each.id, NO_PACE), now, self.rules.guess_s)
+            for each in oldest_first
+        ]
 
     def _charged(self, demands: Sequence[Demand], pool: Capacity, now: datetime) -> list[Usage]:
         """Past usage by account, brought up to date once a minute."""
@@ -213,7 +216,7 @@ class Coordinator:
         )
 
 
-def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime) -> Demand:
+def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime, guess_s: float) -> Demand:
     """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
     open_trials = _open(trials) + _unproposed(sweep, trials)
@@ -240,7 +243,7 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
         running=trials.get(T.RUNNING, 0) if started else 0,
         waited_s=sweep.waited_s + max(queued_s, 0.0),
         trial_s=pace.trial_s,
-        ends_s=_ends_s(pace, now),
+        ends_s=_ends_s(pace, now, guess_s) if started else (),
     )
 
 
@@ -254,12 +257,11 @@ def _open(trials: Mapping[TrialState, int]) -> int:
     return sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
 
 
-def _ends_s(pace: Pace, now: datetime) -> tuple[float, ...]:
+def _ends_s(pace: Pace, now: datetime, guess_s: float) -> tuple[float, ...]:
     """A trial that has lasted longer than the mean is expected to last as long again."""
-    if pace.trial_s is None:
-        return ()
+    trial_s = guess_s if pace.trial_s is None else pace.trial_s
     ages = [max((now - since).total_seconds(), 0.0) for since in pace.running_since]
-    return tuple(pace.trial_s - age if age < pace.trial_s else age for age in ages)
+    return tuple(trial_s - age if age < trial_s else age for age in ages)
 
 
 def charged(

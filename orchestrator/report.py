@@ -162,6 +162,40 @@ class EventList(RootModel[list[EventDocument]]):
     """Answer of `orch events`, oldest first."""
 
 
+class WaitDocument(Answer):
+    """Hours until the first trial started, over the sweeps of one size."""
+
+    sweeps: int
+    p50_h: float
+    p95_h: float
+    longest_h: float
+
+
+class PolicyDocument(Answer):
+    """How one policy served a trace."""
+
+    policy: str
+    hours: float = Field(description="Until all sweeps had ended.")
+    packing: float = Field(description="Shortest time that any policy could take, divided by the time taken.")
+    utilisation: float = Field(description="Share of the pool in use while some sweep waited.")
+    waits: dict[str, WaitDocument] = Field(description="By GPUs of a trial.")
+    fairness: float = Field(description="Jain's index over projects of what each had of its even share.")
+    preemptions: int
+    lost: float = Field(description="Share of the work that was done twice for preemptions.")
+    decisions: int
+    decision_ms: tuple[float, float, float] = Field(description="CPU time of a decision: p50, p95, longest.")
+    longest_queue: int
+
+
+class SimulationDocument(Answer):
+    """Answer of `orch simulate`."""
+
+    trace: str
+    sweeps: int
+    gpus: int
+    policies: list[PolicyDocument]
+
+
 class LogPage(Answer):
     """A piece of a trial's log. next_offset: where to go on. over: the trial has ended and nothing follows."""
 
@@ -266,6 +300,7 @@ def output_schemas() -> dict[str, Any]:
         "cancel": SweepSummary,
         **dict.fromkeys(("pause", "resume", "retry", "set-priority", "scale"), SweepSummary),
         "events": EventList,
+        "simulate": SimulationDocument,
         "status": StatusDocument,
         "leaderboard": Leaderboard,
         "validate": PlanDocument,

@@ -70,7 +70,7 @@ def admit(demands: Sequence[Demand], pool: Capacity, division: Division, rules: 
         due = demand.sweep_id in division.slots
         if due and work.take(demand, demand.duration_s(1, rules)):
             continue
-        stops = (due or demand is division.urgent) and work.kept is None and _choose_victims(work, demand)
+        stops = (due or demand is division.head) and work.kept is None and _choose_victims(work, demand)
         if work.kept is None and (stops or work.stopping or demand.waited_s >= rules.patience_s):
             admission.head = demand
             work.kept = _keep_room(work, demand)
@@ -98,11 +98,13 @@ def _keep(work: _Work) -> None:
 
 
 def _may_stop(work: _Work, demand: Demand, other: Demand) -> bool:
-    """A lower priority gives way; for one that is urgent, its own too. What had to wait as long gives way to none."""
+    """A lower priority gives way, and what overtook the head. Who waited long before gives way to none."""
     if other.level(work.rules) >= demand.level(work.rules):
         return False
-    urgent = demand is work.division.urgent and other.waited_s < work.rules.overdue_s
-    return other.priority < demand.priority or urgent
+    if other.priority < demand.priority:
+        return True
+    waited_longer = demand is work.division.head and other.waited_s + work.rules.overdue_s <= demand.waited_s
+    return waited_longer and (demand is work.division.urgent or work.division.comes_after(other, demand))
 
 
 def _choose_victims(work: _Work, demand: Demand) -> bool:

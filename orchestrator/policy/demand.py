@@ -26,7 +26,7 @@ class Demand:
     slots: allotted now. running: trials that run now; more than `slots` while its share shrinks.
     waited_s: seconds in the queue so far, in all.
     trial_s: expected seconds of one trial; None while nobody knows.
-    ends_s: expected seconds until the end of each running trial, where known.
+    ends_s: expected seconds until the end of each running trial.
     """
 
     sweep_id: int
@@ -65,8 +65,8 @@ class Demand:
 
     def duration_s(self, slots: int, rules: Rules) -> float:
         """Expected seconds until its last trial's end on so many slots."""
-        left = max(self.open_trials, self.trials)
-        return -(-left // slots) * (self.trial_s or rules.guess_s)
+        left = max(self.open_trials, self.trials) - len(self.ends_s)
+        return max(self.ends_s, default=0.0) + -(-left // slots) * (self.trial_s or rules.guess_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,13 @@ class Rules:
 
     half_life_s: after so long, past usage counts half.
     aging_s: so long in the queue counts as one point of priority.
-    patience_s: after so long in the queue, room is kept for a trial that fits nowhere, and small work fills only the
-        gaps that do not delay it.
-    overdue_s, big: after so long in the queue, a sweep whose trials take at least this share of the pool is the first
-        of its priority, and stops others of it that had not to wait as long: parts of the pool that come free one by
-        one would never add up to its trial.
+    patience_s: after so long in the queue, room is kept for a trial that is due and fits nowhere; small work may use
+        it that is expected to end before there is enough of it.
+    overdue_s: after so long in the queue, a sweep that is due and fits nowhere stops what overtook it: sweeps that
+        waited shorter by as much, and are younger of its own user, or of accounts that hold and held more. One of big
+        trials comes first in its priority then, and stops all that waited shorter by as much: room for it would lie
+        idle for long while it adds up.
+    big: a trial is big that takes over so many times what those of all open sweeps take on average.
     guess_s: length of a trial of which nothing is known.
     weights: of projects ("moe") and users ("moe/ada") when shares are compared; 1 where not named.
     quotas: largest share of the pool, in (0, 1], that a project may hold; 1 where not named.
@@ -96,8 +98,8 @@ class Rules:
     half_life_s: float = 24 * 3600.0
     aging_s: float = 3600.0
     patience_s: float = 600.0
-    overdue_s: float = 24 * 3600.0
-    big: float = 1 / 32
+    overdue_s: float = 4 * 3600.0
+    big: float = 4.0
     guess_s: float = 3600.0
     weights: Mapping[str, float] = field(default_factory=dict)
     quotas: Mapping[str, float] = field(default_factory=dict)

@@ -26,6 +26,16 @@ class Division:
     urgent: Demand | None = None
     victims: dict[int, Demand] = field(default_factory=dict)
     order: list[Demand] = field(default_factory=list)
+    turns: dict[Account, tuple[float, float]] = field(default_factory=dict)
+    """By account: what its project and it hold and held, for their weights; the smaller, the sooner it is its turn."""
+
+    def comes_after(self, one: Demand, other: Demand) -> bool:
+        """Of two sweeps of one priority, whether the one is served later."""
+        if (one.project, one.user) == (other.project, other.user):
+            return one.sweep_id > other.sweep_id
+        level = 0 if one.project != other.project else 1
+        later, sooner = self.turns[one.project, one.user], self.turns[other.project, other.user]
+        return later[level] >= sooner[level]
 
 
 def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, float], rules: Rules) -> Division:
@@ -34,7 +44,7 @@ def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, fl
     A priority rises by the time that its sweeps have waited, so that none waits for ever; among sweeps of one priority
     time does not count, or a long queue would undo fair shares.
     """
-    work = _Work(pool, usage, rules)
+    work = _Work(demands, pool, usage, rules)
     bands = sorted(_bands(demands, rules), key=lambda band: -band.level)
     places = [demand for band in bands for demand in band.demands if demand.started]
     for band in bands:
@@ -48,6 +58,10 @@ def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, fl
         work.fill(band)
         for place in protected:
             work.left.give(place)
+    work.division.turns = {
+        account: (work.turn_of_project(account[0]), work.turn_of_user(account))
+        for account in {(demand.project, demand.user) for demand in work.division.order}
+    }
     return work.division
 
 
@@ -87,12 +101,15 @@ class _User:
 class _Work:
     """The state while dividing: what is left, and what projects and users hold and held, for their weights."""
 
-    def __init__(self, pool: Capacity, usage: Mapping[Account, float], rules: Rules) -> None:
+    def __init__(self, demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, float], rules: Rules) -> None:
         self.pool, self.rules = pool, rules
         self.left = Room(pool.cpus, pool.gpus)
         self.division = Division()
         self.granted: list[_Band] = []
         self.held: dict[str, float] = {}
+        count = max(len(demands), 1)
+        self.big_cpus = rules.big * sum(demand.cpus for demand in demands) / count
+        self.big_gpus = rules.big * sum(demand.gpus for demand in demands) / count
         self.users: dict[Account, float] = dict(usage)
         self.projects: dict[str, float] = {}
         for (project, _), share in usage.items():
@@ -114,21 +131,20 @@ class _Work:
         overdue = [
             demand
             for demand in band.demands
-            if demand.waited_s >= self.rules.overdue_s
-            and not demand.started
-            and demand.share_of(self.pool) >= self.rules.big
+            if demand.waited_s >= self.rules.overdue_s and not demand.started and self._is_big(demand)
         ]
         for demand in sorted(overdue, key=lambda demand: -demand.waited_s):
             if self._fits(demand):
                 self._give_first(band, demand)
-            elif self.division.head is None:
-                self._keep_room(demand)
-                self.division.urgent = self.division.head
+            elif self._becomes_head(demand):
+                self.division.urgent = demand
+                self.left.cpus -= min(max(self.left.cpus, 0.0), demand.cpus)
+                self.left.gpus -= min(max(self.left.gpus, 0.0), demand.gpus)
 
     def fill(self, band: _Band) -> None:
         """One trial after the other, to whoever holds and held least for its weight, until nothing fits."""
         projects = self._projects_of(band)
-        turns = [(self._turn_of_project(name), index, name) for index, name in enumerate(projects)]
+        turns = [(self.turn_of_project(name), index, name) for index, name in enumerate(projects)]
         heapq.heapify(turns)
         while turns:
             _, index, name = turns[0]
@@ -140,8 +156,8 @@ class _Work:
             self._give_first(band, demand)
             user = users[0][2]
             self._put_back(user, demand)
-            heapq.heapreplace(users, (self._turn_of_user(user.account), user.index, user))
-            heapq.heapreplace(turns, (self._turn_of_project(name), index, name))
+            heapq.heapreplace(users, (self.turn_of_user(user.account), user.index, user))
+            heapq.heapreplace(turns, (self.turn_of_project(name), index, name))
 
     def _projects_of(self, band: _Band) -> dict[str, list[tuple[float, int, _User]]]:
         users: dict[Account, _User] = {}
@@ -159,7 +175,7 @@ class _Work:
         for account, user in users.items():
             user.queue.reverse()
             heapq.heapify(user.ring)
-            turn = (self._turn_of_user(account), user.index, user)
+            turn = (self.turn_of_user(account), user.index, user)
             projects.setdefault(account[0], []).append(turn)
         for heap in projects.values():
             heapq.heapify(heap)
@@ -176,9 +192,8 @@ class _Work:
                 if demand.cpus <= cpus and demand.gpus <= gpus and self._within_quota(demand):
                     return demand
                 queue.pop()
-                if demand.waited_s >= self.rules.patience_s and self.division.head is None:
-                    self._keep_room(demand)
-                    cpus, gpus = self.left.cpus + SLACK, self.left.gpus + SLACK
+                if self.division.head is None and not self._is_big(demand):
+                    self._becomes_head(demand)
             while user.ring:
                 demand = user.ring[0][2]
                 if self.division.slots[demand.sweep_id] < demand.trials and self._fits(demand):
@@ -187,13 +202,19 @@ class _Work:
             heapq.heappop(users)
         return None
 
-    def _keep_room(self, demand: Demand) -> None:
-        """For a sweep whose turn it is, that fits nowhere, and that has let others pass for long enough."""
-        if self._within_quota(demand) and Room(self.pool.cpus, self.pool.gpus).fits(demand):
-            self.division.head = demand
-            self.division.line.append(demand)
-            self.left.cpus -= min(max(self.left.cpus, 0.0), demand.cpus)
-            self.left.gpus -= min(max(self.left.gpus, 0.0), demand.gpus)
+    def _is_big(self, demand: Demand) -> bool:
+        """So much bigger than others that room for it would lie idle for long while it adds up."""
+        return demand.cpus > self.big_cpus or demand.gpus > self.big_gpus
+
+    def _becomes_head(self, demand: Demand) -> bool:
+        """It is due, fits nowhere, and has let others pass for long enough; unless another did so before it."""
+        if self.division.head is not None or demand.waited_s < self.rules.patience_s:
+            return False
+        if not self._within_quota(demand) or not Room(self.pool.cpus, self.pool.gpus).fits(demand):
+            return False
+        self.division.head = demand
+        self.division.line.append(demand)
+        return True
 
     def _put_back(self, user: _User, demand: Demand) -> None:
         if user.queue and user.queue[-1] is demand:
@@ -229,8 +250,10 @@ class _Work:
             return True
         return self.held.get(demand.project, 0.0) + demand.share_of(self.pool) <= quota + SLACK
 
-    def _turn_of_project(self, name: str) -> float:
+    def turn_of_project(self, name: str) -> float:
+        """The smaller, the sooner."""
         return self.projects.get(name, 0.0) / self.rules.weights.get(name, 1.0)
 
-    def _turn_of_user(self, account: Account) -> float:
+    def turn_of_user(self, account: Account) -> float:
+        """The same among the users of a project."""
         return self.users.get(account, 0.0) / self.rules.weights.get("/".join(account), 1.0)

@@ -24,8 +24,8 @@ def demand(sweep_id: int, **changes) -> Demand:
     return Demand(sweep_id=sweep_id, **(words | changes))
 
 
-def running(sweep_id: int, slots: int = 1, **changes) -> Demand:
-    return demand(sweep_id, **({"started": True, "slots": slots, "running": slots} | changes))
+def running(sweep_id: int, held: int = 1, **changes) -> Demand:
+    return demand(sweep_id, **({"started": True, "slots": held, "running": held} | changes))
 
 
 def slots(found) -> list[int]:
@@ -174,19 +174,51 @@ class TestGaps:
         new = dataclasses.replace(self.big, waited_s=60.0)
         assert slots(allot([self.long, new, slow], pool(4))) == [1, 0, 1]
 
-    def test_are_not_waited_for_any_longer_when_it_is_big_and_has_waited_for_a_day(self):
-        overdue = dataclasses.replace(self.big, waited_s=25 * HOUR)
-        found = allot([self.long, overdue, demand(3, trials=1, trial_s=1.0)], pool(4))
-        assert slots(found) == [0, 0, 0]
-        assert found[1].reason == "preempted by s2 of priority 50"
-        assert slots(allot([dataclasses.replace(self.long, started=False, running=0, slots=0), overdue], pool(4))) == [
-            0,
-            1,
-        ]
 
-    def test_are_waited_for_where_what_runs_had_to_wait_as_long(self):
-        overdue = dataclasses.replace(self.big, waited_s=25 * HOUR)
-        assert slots(allot([dataclasses.replace(self.long, waited_s=24 * HOUR), overdue], pool(4))) == [1, 0]
+class TestOvertaken:
+    """A sweep of two CPUs waited for five hours while others took one after the other."""
+
+    waits = demand(2, cpus=2.0, waited_s=5 * HOUR, project="b")
+
+    def test_by_accounts_that_hold_more_it_stops_them(self):
+        others = [running(i, trials=1, project="a") for i in (1, 3, 4)]
+        assert slots(allot([others[0], self.waits, *others[1:]], pool(3))) == [1, 0, 0, 0]
+
+    def test_by_accounts_that_had_less_it_waits(self):
+        others = [running(i, trials=1, project="a") for i in (1, 3, 4)]
+        found = allot([others[0], self.waits, *others[1:]], pool(3), {("b", "anonymous"): 1.5})
+        assert slots(found) == [1, 0, 1, 1]
+
+    def test_by_younger_ones_of_its_own_user_it_stops_them(self):
+        others = [running(i, trials=1, project="b") for i in (1, 3, 4)]
+        assert slots(allot([others[0], self.waits, *others[1:]], pool(3))) == [1, 0, 0, 0]
+
+
+class TestBigTrials:
+    """Parts of a pool of 16 CPUs come free one by one; a trial that takes all of it would wait for ever."""
+
+    big = demand(9, cpus=16.0, waited_s=5 * HOUR, project="b")
+
+    @staticmethod
+    def small(**changes) -> list[Demand]:
+        return [running(i, 2, trials=2, project="a", **changes) for i in range(1, 9)]
+
+    def test_make_themselves_room_after_hours_and_come_first_then_whoever_used_less(self):
+        found = allot([*self.small(), self.big], pool(16))
+        assert slots(found) == [0] * 9
+        assert found[1].reason == "preempted by s9 of priority 50"
+        stopped = self.small(started=False, slots=0, running=0)
+        assert slots(allot([*stopped, self.big], pool(16), {("b", "anonymous"): 0.9})) == [0] * 8 + [1]
+
+    def test_stop_none_that_waited_nearly_as_long(self):
+        found = allot([*self.small(waited_s=2 * HOUR), self.big], pool(16))
+        assert all(given > 0 for given in slots(found)[:8])
+
+    def test_keep_no_room_before_that_for_it_would_lie_idle_for_hours(self):
+        waits = dataclasses.replace(self.big, waited_s=HOUR)
+        small = self.small()
+        found = allot([*small[:7], demand(8, trials=2, project="a"), waits], pool(16))
+        assert slots(found) == [2] * 8 + [0]
 
 
 def test_what_the_whole_pool_could_not_hold_keeps_no_room():
@@ -275,14 +307,14 @@ def test_nothing_lies_idle_that_somebody_could_use(lab):
 
 @settings(deadline=None)
 @given(labs())
-def test_only_a_higher_priority_or_a_day_in_the_queue_takes_a_last_slot(lab):
+def test_only_a_higher_priority_or_hours_more_in_the_queue_take_a_last_slot(lab):
     demands, size = lab
     found = allot(demands, size)
     highest = max((each.priority for each in demands if each.trials and not each.stopping), default=0)
     for each in demands:
         if each.started and not each.stopping and not found[each.sweep_id].slots:
             assert found[each.sweep_id].reason.startswith("preempted by")
-            by_age = any(other.waited_s >= 24 * HOUR > each.waited_s for other in demands)
+            by_age = any(other.waited_s >= each.waited_s + 4 * HOUR for other in demands)
             assert each.priority < highest or by_age
 
 
@@ -328,3 +360,39 @@ def test_shares_are_even_for_their_weights_up_to_one_trial(sweeps, weights, cpus
         for rich in held:
             if held[poor] < wanted[poor]:
                 assert (held[rich] - 1) / weights.get(rich, 1.0) <= held[poor] / weights.get(poor, 1.0) + SLACK
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(2, 8),
+    st.lists(
+        st.tuples(st.integers(1, 8), st.sampled_from([10, 50, 90]), PROJECTS, st.integers(1, 3)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 8),
+)
+def test_no_stream_of_arrivals_starves_a_sweep(cpus, stream, need):
+    """A trial lasts one round of an hour, and each sweep that ends is followed by a new one just like it, for ever."""
+    kinds = [kind for kind in stream if kind[0] <= cpus]
+    patient = demand(0, priority=10, cpus=float(min(need, cpus)), project="patient", trials=1, waited_s=81 * HOUR)
+    others = {i: demand(i, cpus=float(c), priority=p, project=o, trials=t) for i, (c, p, o, t) in enumerate(kinds, 1)}
+    kind_of = dict(zip(others, kinds, strict=True))
+    for _ in range(20):
+        found = allot([patient, *others.values()], pool(cpus))
+        if found[0].slots:
+            return
+        patient = dataclasses.replace(patient, waited_s=patient.waited_s + HOUR)
+        for i, each in list(others.items()):
+            done = each.trials - found[i].slots
+            if done <= 0:
+                del others[i]
+                c, p, o, t = kind_of[new := max(kind_of) + 1] = kind_of[i]
+                others[new] = demand(new, cpus=float(c), priority=p, project=o, trials=t)
+            else:
+                held = found[i].slots
+                waited_s = each.waited_s + (0 if each.started or held else HOUR)
+                others[i] = dataclasses.replace(
+                    each, trials=done, started=held > 0, slots=min(held, done), running=0, waited_s=waited_s
+                )
+    raise AssertionError(f"{patient} waits on, behind {others}: {found[0].reason}")
