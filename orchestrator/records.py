@@ -20,6 +20,8 @@ class NewTrial:
     number: its place in the sweep, from 0; the same spec always plans the same numbers.
     config: resolved, without the seed. params: the swept names and their values (a mapping value is kept as JSON text).
     config_hash: sha256 of the canonical JSON of `config`; trials that differ in the seed alone share it.
+    identity: hash of all that determines its result; None where nothing may be shared with it.
+    parent_trial_id, parent_step: it starts from that trial's checkpoint of that step; both or neither.
     """
 
     number: int
@@ -27,6 +29,9 @@ class NewTrial:
     config_hash: str
     seed: int
     params: Mapping[str, Scalar]
+    identity: str | None = None
+    parent_trial_id: int | None = None
+    parent_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ class Trial:
     metrics: last value by name. best: best value of the sweep's metric, with its step.
     checkpoint_path: directory that `workloads.train(resume_from=...)` takes; None before the first checkpoint.
     step: last recorded step.
+    identity, parent_trial_id, parent_step: see NewTrial. shared_from: the trial that ran in its stead.
     """
 
     id: int
@@ -117,6 +123,10 @@ class Trial:
     reason: str
     started_at: datetime | None
     ended_at: datetime | None
+    identity: str | None
+    parent_trial_id: int | None
+    parent_step: int | None
+    shared_from: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ def train(
     *,
     checkpoint_dir: str | Path | None = None,
     resume_from: str | Path | None = None,
+    start_from: str | Path | None = None,
 ) -> Iterator[Row]:
     """Train one trial, lazily: each `next` trains up to the next evaluation. `close()` stops it cleanly.
 
@@ -48,6 +49,9 @@ def train(
         config: what to train; a sweep's `workload` plus "seed".
         checkpoint_dir: where checkpoints go; none are written when left out.
         resume_from: a checkpoint directory; its newest whole checkpoint is taken up, or the start if it holds none.
+        start_from: a checkpoint file of another trial, where `resume_from` gave none: model, optimiser, generators and
+            step are taken from it, what is trained and how from `config`. With the same configuration, seed and a
+            schedule that does not look at `steps`, the rows to come are those of that trial, had it gone on.
 
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
@@ -58,12 +62,15 @@ def train(
 
     Raises:
         ConfigError: the configuration is wrong; at the call.
-        CheckpointError: `resume_from` is no directory, or of another model or task; at the call.
+        CheckpointError: `resume_from` is no directory, or of another model or task; `start_from` does not fit, or has
+            no step left to train; at the call.
         TrialDiverged: at the step where it was seen; the last good checkpoint stays.
     """
     trainer = Trainer(TrialConfig.parse(config))
     if resume_from is not None:
         trainer.resume(Path(resume_from))
+    if start_from is not None and trainer.step == 0:
+        trainer.start(Path(start_from))
     return _rows(trainer, Path(checkpoint_dir) if checkpoint_dir is not None else None)
 
 
@@ -231,6 +238,39 @@ class Trainer:
             return
         state = checkpoint.load(path, self.place.device)
         self._check_same(state, path)
+        self._load(state)
+
+    def start(self, path: Path) -> None:
+        """Start from a checkpoint of another trial, which may differ in options that leave every size as it is.
+
+        Raises:
+            CheckpointError: damaged, of other data or sizes, or at a step that leaves nothing to train.
+        """
+        state = checkpoint.load(path, self.place.device)
+        self._check_data(state, path)
+        training = self.trial.training
+        if state["step"] >= training.steps:
+            raise CheckpointError(
+                f"checkpoint {path} is of step {state['step']}, and this trial has {training.steps} steps in all. "
+                "Give it more, or an earlier checkpoint."
+            )
+        if state["config"]["training"]["optimizer"] != training.optimizer:
+            raise CheckpointError(
+                f"checkpoint {path} is of the optimiser {state['config']['training']['optimizer']}, this trial's is "
+                f"{training.optimizer}. Start with the same."
+            )
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        try:
+            self._load(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"checkpoint {path} is of a model with other sizes or parts: {error}") from error
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            # A checkpoint brings its trial's weight decay along; the moments are what is wanted of it
+            group.update(options)
+        if self.average is not None and state["average"] is None:
+            self.average = WeightAverage(self.model, self.average.decay)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.step, self.best, self.rows = state["step"], state["best"], state["rows"]
         self._first_loss = state["first_loss"]
         self.model.load_state_dict(state["model"])
@@ -326,6 +366,9 @@ class Trainer:
                     f"checkpoint {path} is of another {part}: {state['config'][part]}, this trial's is {mine[part]}. "
                     f"Resume with the same {part}, or start without resume_from."
                 )
+        self._check_data(state, path)
+
+    def _check_data(self, state: Mapping[str, Any], path: Path) -> None:
         if state["fingerprint"] != self.task.fingerprint:
             raise CheckpointError(
                 f"checkpoint {path} was trained on data {state['fingerprint'][:16]}…, this trial has "

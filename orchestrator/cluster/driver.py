@@ -14,7 +14,7 @@ import ray
 from ray import tune
 
 from orchestrator.cluster import groups, propose, recorder, search
-from orchestrator.cluster.messages import Command
+from orchestrator.cluster.messages import Command, Parent
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.trainable import SweepTrial
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS
@@ -87,7 +87,12 @@ def _run(
 
     def config_of(trial: Trial) -> dict[str, Any]:
         directory = str(settings.trial_directory(sweep.id, trial.id))
-        command = Command(trial_id=trial.id, config={**trial.config, "seed": trial.seed}, directory=directory)
+        command = Command(
+            trial_id=trial.id,
+            config={**trial.config, "seed": trial.seed},
+            directory=directory,
+            parent=_parent(trial, settings, rows),
+        )
         return {"mailbox": mailbox_name, "command": command}
 
     def wanted() -> int:
@@ -135,6 +140,14 @@ def _run(
         )
         if halt.why:
             raise _Halted
+
+
+def _parent(trial: Trial, settings: Settings, rows: TrialStore) -> Parent | None:
+    if trial.parent_trial_id is None or trial.parent_step is None:
+        return None
+    parent = rows.trial(trial.parent_trial_id)
+    own = settings.trial_directory(parent.sweep_id, parent.id) / "checkpoints"
+    return Parent(trial_id=parent.id, step=trial.parent_step, checkpoints=parent.checkpoint_path or str(own))
 
 
 class _Halted(Exception):

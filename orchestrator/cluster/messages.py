@@ -9,16 +9,27 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A checkpoint of another trial. checkpoints: directory that holds it."""
+
+    trial_id: int
+    step: int
+    checkpoints: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """Train this trial.
 
     config: what `workloads.train` takes, seed included.
     directory: where the trial's checkpoints, log and configuration go; a checkpoint in it is taken up.
+    parent: what it starts from while it has no checkpoint of its own; None for a start from nothing.
     """
 
     trial_id: int
     config: Mapping[str, Any]
     directory: str
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,7 @@ def _run(seat: Seat, lease: int, command: Command) -> Ended:
 
 def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
     import workloads
+    from workloads.checkpoint_files import at_step
 
     trial = workloads.TrialConfig.parse(command.config)
     checkpoints = directory / "checkpoints"
@@ -122,9 +123,16 @@ def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
         checkpoints.mkdir(exist_ok=True)
         (directory / "config.json").write_text(json.dumps(trial.document(), indent=2, default=str) + "\n")
     resume_from = checkpoints if _checkpoint_in(directory) else None
-    LOG.info("trial %s %s on %s", command.trial_id, "resumes" if resume_from else "starts", socket.gethostname())
+    parent = command.parent if resume_from is None else None
+    start = "resumes" if resume_from else f"starts from {parent}" if parent else "starts"
+    LOG.info("trial %s %s on %s", command.trial_id, start, socket.gethostname())
     # Written as a generator, typed as an iterator: closing it is what stops the trial
-    rows: Any = workloads.train(trial, checkpoint_dir=checkpoints, resume_from=resume_from)
+    rows: Any = workloads.train(
+        trial,
+        checkpoint_dir=checkpoints,
+        resume_from=resume_from,
+        start_from=at_step(parent.checkpoints, parent.step) if parent else None,
+    )
     with closing(rows):
         for row in chain(_unfinished_row(trial, checkpoints) if resume_from else [], rows):
             reported = _reported(row, directory)

@@ -166,9 +166,22 @@ trial = sa.Table(
     sa.Column("reason", Prose, nullable=False),
     sa.Column("started_at", UtcTime),
     sa.Column("ended_at", UtcTime),
+    sa.Column("identity", sa.Text, index=True),
+    sa.Column("parent_trial_id", sa.ForeignKey("trial.id", ondelete="SET NULL"), index=True),
+    sa.Column("parent_step", sa.BigInteger),
+    sa.Column("shared_from", sa.ForeignKey("trial.id", ondelete="SET NULL"), index=True),
     sa.UniqueConstraint("sweep_id", "number"),
     sa.Index(None, "sweep_id", "state"),
     sqlite_autoincrement=True,
+)
+
+# The one trial whose result stands for an identity.
+result = sa.Table(
+    "result",
+    metadata,
+    sa.Column("identity", sa.Text, primary_key=True),
+    sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE"), nullable=False, unique=True),
+    sqlite_with_rowid=False,
 )
 
 # text holds a string as it is and any other value as JSON (`is_text` tells which); number serves comparisons.

@@ -246,6 +246,9 @@ def _trial_row(sweep_id: int, trial: NewTrial) -> dict[str, Any]:
         "step": 0,
         "step_attempt": 0,
         "reason": "",
+        "identity": trial.identity,
+        "parent_trial_id": trial.parent_trial_id,
+        "parent_step": trial.parent_step,
     }
 
 
@@ -281,6 +284,10 @@ def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyR
         reason=row.reason,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        identity=row.identity,
+        parent_trial_id=row.parent_trial_id,
+        parent_step=row.parent_step,
+        shared_from=row.shared_from,
     )
 
 

@@ -65,9 +65,15 @@ CREATE TABLE trial (
   reason TEXT NOT NULL, 
   started_at DATETIME, 
   ended_at DATETIME, 
+  identity TEXT, 
+  parent_trial_id INTEGER, 
+  parent_step BIGINT, 
+  shared_from INTEGER, 
   CONSTRAINT uq_trial_sweep_id_number UNIQUE (sweep_id, number), 
   CONSTRAINT fk_trial_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
-  CONSTRAINT ck_trial_state CHECK (state IN ('pending', 'running', 'paused', 'succeeded', 'stopped', 'failed', 'cancelled'))
+  CONSTRAINT ck_trial_state CHECK (state IN ('pending', 'running', 'paused', 'succeeded', 'stopped', 'failed', 'cancelled')), 
+  CONSTRAINT fk_trial_parent_trial_id FOREIGN KEY(parent_trial_id) REFERENCES trial (id) ON DELETE SET NULL, 
+  CONSTRAINT fk_trial_shared_from FOREIGN KEY(shared_from) REFERENCES trial (id) ON DELETE SET NULL
 )
 
 CREATE TABLE event (
@@ -104,6 +110,15 @@ CREATE TABLE outbox (
   CONSTRAINT fk_outbox_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
   CONSTRAINT fk_outbox_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
 )
+
+CREATE TABLE result (
+  identity TEXT NOT NULL, 
+  trial_id INTEGER NOT NULL, 
+  CONSTRAINT pk_result PRIMARY KEY (identity), 
+  CONSTRAINT uq_result_trial_id UNIQUE (trial_id), 
+  CONSTRAINT fk_result_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
 
 CREATE TABLE trial_metric (
   trial_id INTEGER NOT NULL, 

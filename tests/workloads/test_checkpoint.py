@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from workloads import checkpoint
+from workloads.checkpoint_files import digest
 from workloads.errors import CheckpointError
 
 
@@ -60,7 +61,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path: Pat
     plain = tmp_path / "plain"
     with plain.open("wb") as file:
         torch.save({"x": Attack()}, file)
-    path = plain.rename(tmp_path / f"step-000000001-{checkpoint._digest(plain)}.ckpt")
+    path = plain.rename(tmp_path / f"step-000000001-{digest(plain)}.ckpt")
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.load(path)
     assert not (tmp_path / "ran").exists()
@@ -72,7 +73,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path: Pat
 def test_a_bare_pickle_is_refused(tmp_path: Path):
     plain = tmp_path / "plain"
     plain.write_bytes(pickle.dumps({"step": 1}, protocol=2))
-    path = plain.rename(tmp_path / f"step-000000001-{checkpoint._digest(plain)}.ckpt")
+    path = plain.rename(tmp_path / f"step-000000001-{digest(plain)}.ckpt")
     with pytest.raises(CheckpointError):
         checkpoint.load(path)
 
