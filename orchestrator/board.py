@@ -1,4 +1,7 @@
-"""Use case: rank configurations. Trials that differ in the seed alone are one row; ranking rules are pure functions."""
+"""Use case: rank configurations, each among those trained on the same data; ranking rules are pure functions.
+
+Trials that differ in the seed alone are one row.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from orchestrator.records import Sweep, Trial
 from orchestrator.report import Leaderboard, LeaderboardRow, MetricEstimate
 
 CONFIDENCE = 0.95
+DATA_CHECKSUM = "data_checksum"
+"""The metric by which a trial reports its data, 48 bits as a number: losses compare only where it is equal."""
 
 
 def leaderboard(
@@ -49,18 +54,26 @@ def leaderboard(
 
 
 def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, maximize: bool) -> list[LeaderboardRow]:
-    """Rows by mean of `metric` over seeds; equal means share a rank and stand in order of their first trial."""
-    groups: dict[str, list[Trial]] = {}
+    """Rows by mean of `metric` over seeds; equal means share a rank and stand in order of their first trial.
+
+    Each data set has ranks of its own: the one with the most trials stands first.
+    """
+    groups: dict[str | None, dict[str, list[Trial]]] = {}
     for trial in trials:
-        groups.setdefault(trial.config_hash, []).append(trial)
-    scored = [(_row(group, sweeps), min(trial.id for trial in group)) for group in groups.values()]
+        groups.setdefault(data_of(trial), {}).setdefault(trial.config_hash, []).append(trial)
+
+    def size(data: str | None) -> tuple[int, int]:
+        members = [trial for group in groups[data].values() for trial in group]
+        return -len(members), min(trial.id for trial in members)
+
     sign = -1.0 if maximize else 1.0
-    scored.sort(key=lambda item: (sign * item[0].metrics[metric].mean, item[1]))
-    rows = [row for row, _ in scored]
-    for place, row in enumerate(rows):
-        tied = place > 0 and row.metrics[metric].mean == rows[place - 1].metrics[metric].mean
-        row.rank = rows[place - 1].rank if tied else place + 1
-    return rows
+    return [row for data in sorted(groups, key=size) for row in _ranked(groups[data].values(), sweeps, metric, sign)]
+
+
+def data_of(trial: Trial) -> str | None:
+    """The checksum of the data that it was trained on, 12 hex digits; None before its first report."""
+    checksum = trial.metrics.get(DATA_CHECKSUM)
+    return None if checksum is None else f"{int(checksum):012x}"
 
 
 def estimate(values: Sequence[float]) -> MetricEstimate:
@@ -73,11 +86,23 @@ def estimate(values: Sequence[float]) -> MetricEstimate:
     return MetricEstimate(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
+def _ranked(
+    groups: Iterable[Sequence[Trial]], sweeps: dict[int, Sweep], metric: str, sign: float
+) -> list[LeaderboardRow]:
+    scored = [(_row(group, sweeps), min(trial.id for trial in group)) for group in groups]
+    scored.sort(key=lambda item: (sign * item[0].metrics[metric].mean, item[1]))
+    rows = [row for row, _ in scored]
+    for place, row in enumerate(rows):
+        tied = place > 0 and row.metrics[metric].mean == rows[place - 1].metrics[metric].mean
+        row.rank = rows[place - 1].rank if tied else place + 1
+    return rows
+
+
 def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
     # One trial a seed, the newest: a configuration that two sweeps share must not count a seed twice.
     by_seed = {trial.seed: trial for trial in sorted(group, key=lambda trial: trial.id)}
     chosen = sorted(by_seed.values(), key=lambda trial: trial.id)
-    names = {name for trial in chosen for name in trial.metrics}
+    names = {name for trial in chosen for name in trial.metrics} - {DATA_CHECKSUM}
     metrics = {
         name: estimate([trial.metrics[name] for trial in chosen if name in trial.metrics]) for name in sorted(names)
     }
@@ -87,6 +112,7 @@ def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
         metrics=metrics,
         trial_ids=[trial.id for trial in chosen],
         sweeps=sorted({sweeps[trial.sweep_id].name for trial in chosen}),
+        data_checksum=data_of(chosen[0]),
     )
 
 

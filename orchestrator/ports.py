@@ -146,9 +146,10 @@ class TrialStore(Protocol):
         """Write a trial's size."""
 
     def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
-        """Upsert reports by (trial, attempt, step), their summaries, and outbox items, in one transaction.
+        """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
-        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial.
+        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial. An alarm that a
+        report begins or ends (see `health`) becomes an event.
         Raises ValueError for a metric that is not finite.
         """
 

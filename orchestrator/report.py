@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from orchestrator import health
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
 from orchestrator.records import Event, Sweep, Trial
 
@@ -27,6 +28,7 @@ class TrialDocument(Answer):
     seed: int
     params: dict[str, Any] = Field(description="Swept names and their values.")
     metrics: dict[str, float] = Field(description="Last value of every reported metric.")
+    alarms: dict[str, int] = Field(description="Health alarms that its last report holds: layers by kind.")
     best: float | None = Field(description="Best value of the sweep's metric.")
     step: int = Field(description="Last reported step.")
     steps: int = Field(description="Steps that the trial was to run.")
@@ -111,6 +113,7 @@ class LeaderboardRow(Answer):
     metrics: dict[str, MetricEstimate]
     trial_ids: list[int]
     sweeps: list[str]
+    data_checksum: str | None = Field(description="What it was trained on: ranks compare where it is equal.")
 
 
 class Leaderboard(Answer):
@@ -215,6 +218,7 @@ def trial_document(trial: Trial) -> TrialDocument:
         seed=trial.seed,
         params=dict(trial.params),
         metrics=dict(trial.metrics),
+        alarms=health.alarms(trial.metrics),
         best=trial.best,
         step=trial.step,
         steps=int(trial.config.get("training", {}).get("steps", 0)),

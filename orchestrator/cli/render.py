@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import report
+from orchestrator import health, report
 
 # A file or a pipe has no width of its own: tables stay whole there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
@@ -117,6 +117,9 @@ def trials(document: report.SweepDocument) -> Table:
         table.add_column(short_name(name, names), overflow="fold")
     for heading in ("SEED", "STEP", document.metric.upper(), "BEST"):
         table.add_column(heading, justify="right", no_wrap=True)
+    ailing = any(trial.alarms for trial in document.trials)
+    if ailing:
+        table.add_column("HEALTH", no_wrap=True)
     table.add_column("REASON", no_wrap=True, overflow="ellipsis")
     for trial in document.trials:
         table.add_row(
@@ -127,9 +130,15 @@ def trials(document: report.SweepDocument) -> Table:
             f"{trial.step}/{trial.steps}",
             number(trial.metrics.get(document.metric)),
             number(trial.best),
+            *([ailments(trial.alarms)] if ailing else []),
             trial.reason.partition(": ")[0] if trial.state == "stopped" else trial.reason,
         )
     return table
+
+
+def ailments(alarms: dict[str, int]) -> Text:
+    """`expert_dead in 2 layers`."""
+    return Text(", ".join(f"{kind} in {health.layers(n)}" for kind, n in alarms.items()), style="red")
 
 
 def plan(document: report.PlanDocument) -> RenderableType:
@@ -171,13 +180,14 @@ def trial(document: report.TrialDocument) -> RenderableType:
     rows: dict[str, Any] = {
         "trial": document.trial_id, "sweep": document.sweep_id, "state": state(document.state),
         "reason": document.reason, "seed": document.seed, "attempts": document.attempts,
-        "step": f"{document.step}/{document.steps}", "parameters": grouped(document.params_count),
+        "step": f"{document.step}/{document.steps}", "health": ailments(document.alarms),
+        "parameters": grouped(document.params_count),
         "active parameters": grouped(document.active_params), "FLOPs a token": number(document.flops_per_token),
         "checkpoint": document.checkpoint_path, "MLflow run": document.mlflow_run_id,
         **document.params, **{name: number(value, 6) for name, value in document.metrics.items()},
     }  # fmt: skip
     for name, value in rows.items():
-        if value not in (None, ""):
+        if value is not None and str(value):
             table.add_row(name, value if isinstance(value, Text) else cell(value))
     return table
 
@@ -195,15 +205,21 @@ def leaderboard(board: report.Leaderboard) -> RenderableType:
     for heading in (metric.upper(), "95% INTERVAL", "SEEDS"):
         table.add_column(heading, justify="right")
     table.add_column("TRIALS")
+    data = list(dict.fromkeys(row.data_checksum for row in board.rows))
+    if len(data) > 1:
+        table.add_column("DATA")
     for row in board.rows:
         found = row.metrics[metric]
         interval = "–" if found.low is None else f"{number(found.low)} … {number(found.high)}"
         ids = ", ".join(map(str, row.trial_ids[:6])) + (" …" if len(row.trial_ids) > 6 else "")
         table.add_row(
             str(row.rank), *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
-            str(found.n), ids,
+            str(found.n), ids, *([row.data_checksum or "unknown"] if len(data) > 1 else []),
         )  # fmt: skip
-    return Group(table, Text(baselines(board), style="dim")) if baselines(board) else table
+    notes = [Text(baselines(board), style="dim")] if baselines(board) else []
+    if len(data) > 1:
+        notes.append(Text(f"{len(data)} data sets: ranks begin anew with each, and compare within it", style="yellow"))
+    return Group(table, *notes)
 
 
 def baselines(board: report.Leaderboard) -> str:
@@ -223,10 +239,12 @@ def leaderboard_csv(board: report.Leaderboard) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = ("mean", "low", "high", "n")
-    writer.writerow(["rank", *params, *(f"{name}.{part}" for name in metrics for part in parts), "trial_ids"])
+    values_of = [f"{name}.{part}" for name in metrics for part in parts]
+    writer.writerow(["rank", "data_checksum", *params, *values_of, "trial_ids"])
     for row in board.rows:
         values = [getattr(row.metrics.get(name), part, None) for name in metrics for part in parts]
-        writer.writerow([row.rank, *(row.params.get(p) for p in params), *values, " ".join(map(str, row.trial_ids))])
+        swept = [row.params.get(name) for name in params]
+        writer.writerow([row.rank, row.data_checksum, *swept, *values, " ".join(map(str, row.trial_ids))])
     return text.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from orchestrator import health
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_move
 from orchestrator.records import NewTrial, Report, Scalar, Topic, Trial
@@ -86,9 +87,10 @@ class SqlTrials:
                 raise _no_trial(trial_id)
 
     def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
-        """Upsert reports by (trial, attempt, step), their summaries, and outbox items, in one transaction.
+        """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
-        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial.
+        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial. An alarm that a
+        report begins or ends becomes an event.
         Raises ValueError for a metric that is not finite, NotFound for a trial that does not exist.
         """
         checkpoints = checkpoints or {}
@@ -98,11 +100,13 @@ class SqlTrials:
         with self._database.write() as connection:
             sweeps = _sweeps_of(connection, {report.trial_id for report in reports} | set(checkpoints))
             fresh = _insert_points(connection, reports)
+            alarms = _alarms(connection, fresh, sweeps)
             _summarise(connection, fresh, sweeps)
             _advance(connection, reports)
             for trial_id, path in sorted(checkpoints.items()):
                 connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(checkpoint_path=path))
             audit.write_outbox(connection, [_report_item(report, sweeps[report.trial_id].id) for report in fresh])
+            audit.write_events(connection, alarms)
 
     def end_trial(
         self,
@@ -370,6 +374,35 @@ def _insert_points(connection: sa.Connection, reports: Sequence[Report]) -> list
                 Report(trial_id=report.trial_id, attempt=report.attempt, step=report.step, metrics=new, at=report.at)
             )
     return fresh
+
+
+def _alarms(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[int, AnyRow]) -> list[dict[str, Any]]:
+    """Events for alarms that these reports begin or end; called while `trial_metric` has what was before them."""
+    told = [report for report in fresh if any(name.startswith(health.PREFIX) for name in report.metrics)]
+    if not told:
+        return []
+    c = t.trial_metric.c
+    query = sa.select(c.trial_id, c.name, c.last).where(
+        c.trial_id.in_({report.trial_id for report in told}), c.name.startswith(health.PREFIX, autoescape=True)
+    )
+    before: dict[int, dict[str, float]] = defaultdict(dict)
+    for row in connection.execute(query):
+        before[row.trial_id][row.name] = row.last
+    events = []
+    for report in sorted(told, key=lambda report: (report.trial_id, report.attempt, report.step)):
+        for what, reason in health.news(before[report.trial_id], report.metrics, report.step):
+            events.append(
+                audit.event(
+                    sweeps[report.trial_id].id,
+                    Actor.DRIVER,
+                    what,
+                    reason=reason,
+                    now=report.at,
+                    trial_id=report.trial_id,
+                )
+            )
+        before[report.trial_id] |= report.metrics
+    return events
 
 
 def _summarise(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[int, AnyRow]) -> None:

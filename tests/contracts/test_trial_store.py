@@ -181,6 +181,28 @@ class TestRecording:
             "at": NOW.isoformat(),
         }
 
+    def test_an_alarm_becomes_one_event_when_it_begins_and_one_when_it_ends(self, store: Store) -> None:
+        trial = started(store)
+
+        def report(step: int, layers: float, attempt: int = 1) -> Report:
+            return a_report(trial.id, step, attempt=attempt, **{"health/expert_dead": layers})
+
+        for _ in range(2):
+            store.trials.record([report(1, 0.0), report(2, 1.0)])
+        store.trials.end_trial(trial.id, T.PENDING, reason="lost", now=NOW)
+        store.trials.start_trial(trial.id, now=NOW)
+        store.trials.record([report(2, 1.0, attempt=2), report(3, 1.0, attempt=2)])
+        store.trials.record([report(4, 0.0, attempt=2)])
+        told = [
+            (event.trial_id, event.actor, event.what, event.reason)
+            for event in store.sweeps.events(sweep_id=trial.sweep_id)
+            if "alarm" in event.what
+        ]
+        assert told == [
+            (trial.id, Actor.DRIVER, "alarm: expert_dead", "in 1 layer at step 2"),
+            (trial.id, Actor.DRIVER, "alarm over: expert_dead", "since step 4"),
+        ]
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     def test_refuses_numbers_that_are_not_finite_with_all_their_batch(self, store: Store, value: float) -> None:
         trial = started(store)
