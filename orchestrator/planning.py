@@ -80,7 +80,7 @@ class Planner:
                 seed=seed,
                 params=configuration.params,
             )
-            for index, seed in enumerate(self.spec.seeds)
+            for index, seed in enumerate(self.spec.seeds.planned)
         ]
 
 
@@ -170,18 +170,18 @@ def _configuration_limit(spec: SweepSpec, axes: Sequence[Axis]) -> int:
     cells = cells_of(axes)
     if spec.search.max_trials is None:
         assert cells is not None, "the loader asks for max_trials where a range is swept"
-        if cells * len(spec.seeds) > MAX_PLANNED:
+        if cells * len(spec.seeds.numbers) > MAX_PLANNED:
             raise BadInput(
-                f"the grid has {cells:,} cells and {len(spec.seeds)} seeds; at most {MAX_PLANNED:,} trials are "
+                f"the grid has {cells:,} cells and {len(spec.seeds.numbers)} seeds; at most {MAX_PLANNED:,} trials are "
                 "planned. Set `search.max_trials`, or sweep fewer values."
             )
         return cells
-    if spec.search.max_trials < len(spec.seeds):
+    if spec.search.max_trials < len(spec.seeds.numbers):
         raise BadInput(
-            f"search.max_trials ({spec.search.max_trials}) is less than the {len(spec.seeds)} seeds of one "
+            f"search.max_trials ({spec.search.max_trials}) is less than the {len(spec.seeds.numbers)} seeds of one "
             "configuration."
         )
-    configurations = spec.search.max_trials // len(spec.seeds)
+    configurations = spec.search.max_trials // len(spec.seeds.numbers)
     # What a method learns from is planned; the rest it proposes as results come in.
     return min(configurations, spec.search.startup) if spec.search.method in LEARNING else configurations
 

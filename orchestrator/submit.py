@@ -58,7 +58,7 @@ def plan_document(accepted: Accepted) -> PlanDocument:
         goal=spec.metric.goal,
         trials=len(plan.trials),
         configurations=plan.configurations,
-        seeds=spec.seeds,
+        seeds=spec.seeds.numbers,
         axes={name: _axis(parameter) for name, parameter in spec.parameters.items()},
         first=[
             PlannedTrial(number=trial.number, params=dict(trial.params), seed=trial.seed)

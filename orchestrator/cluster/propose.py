@@ -53,7 +53,7 @@ class Learner:
     def left(self) -> int:
         """Trials that may still be proposed."""
         budget = (self._spec.search.max_trials or 0) - self._number
-        return 0 if self._used_up else budget // len(self._spec.seeds) * len(self._spec.seeds)
+        return 0 if self._used_up else budget // len(self._spec.seeds.numbers) * len(self._spec.seeds.numbers)
 
     def propose(self) -> list[Trial]:
         """One more configuration with every seed, recorded; nothing when the budget or the space is used up."""

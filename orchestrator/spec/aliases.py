@@ -41,6 +41,13 @@ MOVES: tuple[tuple[Path, Path, Change], ...] = (
     (("max_concurrent_trials",), ("resources", "max_concurrent"), _same),
     (("max_concurrent",), ("resources", "max_concurrent"), _same),
     (("max_restarts",), ("retries",), _same),
+    (("budget", "max_trials"), ("search", "max_trials"), _same),
+    (("budget", "run_cap"), ("search", "max_trials"), _same),
+    (("budget", "max_concurrent"), ("resources", "max_concurrent"), _same),
+    (("budget", "max_concurrent_trials"), ("resources", "max_concurrent"), _same),
+    (("budget", "max_restarts"), ("retries",), _same),
+    (("searcher", "max_time"), ("budget", "wall_clock"), _same),
+    (("reproducibility", "experiment_seed"), ("search", "seed"), _same),
     (("searcher", "name"), ("early_terminate", "type"), _stopper),
     (("searcher", "name"), ("search", "method"), _method),
     (("searcher", "metric"), ("metric", "name"), _same),
@@ -57,6 +64,10 @@ MOVES: tuple[tuple[Path, Path, Change], ...] = (
     (("resources", "slots_per_trial"), ("resources", "gpu"), _same),
     (("resources", "cpus_per_trial"), ("resources", "cpu"), _same),
     (("resources", "max_slots"), ("resources", "max_concurrent"), _same),
+    (("resources", "workers_per_trial"), ("resources", "workers"), _same),
+    (("resources", "resource_pool"), ("resources", "pool"), _same),
+    (("resources", "accelerator_type"), ("resources", "accelerator"), _same),
+    (("resources", "label_selector"), ("resources", "labels"), _same),
     (("resources", "priority"), ("priority",), _same),
 )
 """From where, to where, and how the value changes; None from a change means that there is nothing to say there."""
@@ -89,8 +100,9 @@ def translate(document: Document) -> None:
         moved.append(old)
     for old in dict.fromkeys(moved):
         _remove(document.data, old)
-    if document.data.get("searcher") == {}:
-        del document.data["searcher"]
+    for emptied in ("searcher", "reproducibility"):
+        if document.data.get(emptied) == {}:
+            del document.data[emptied]
     _translate_parameters(document)
     if complaints:
         raise BadInput(complaints)

@@ -12,8 +12,9 @@ import pydantic
 from orchestrator.errors import BadInput, Complaint
 from orchestrator.spec.aliases import translate
 from orchestrator.spec.document import Document, parse_document
-from orchestrator.spec.model import Metric, SweepSpec, Words
+from orchestrator.spec.model import Metric, Parameter, SweepSpec
 from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is_structural
+from orchestrator.spec.words import Words
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError, Problem, nearest, problems_of
 from workloads.reported import reported_metrics
@@ -74,7 +75,7 @@ def _parsed(document: Document) -> SweepSpec:
     try:
         return SweepSpec.model_validate(document.data)
     except pydantic.ValidationError as error:
-        problems = problems_of(error, document.data, _known_words())
+        problems = problems_of(error, document.data, _known_words(document.data))
         raise BadInput([document.complaint(p.path, p.message, p.hint, at_key=p.at_key) for p in problems]) from None
 
 
@@ -187,10 +188,15 @@ def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
     return spec
 
 
-def _known_words() -> dict[str, Iterable[str]]:
+def _known_words(data: Mapping[str, Any]) -> dict[str, Iterable[str]]:
+    """By dotted path of a mapping in the file, the keys that it may have."""
     known: dict[str, Iterable[str]] = {"": SweepSpec.model_fields}
     for name, field in SweepSpec.model_fields.items():
         for section in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(section, type) and issubclass(section, Words):
                 known[name] = section.model_fields
+                if isinstance(data.get(name), list):
+                    known |= {f"{name}.{index}": section.model_fields for index in range(len(data[name]))}
+    if isinstance(data.get("parameters"), Mapping):
+        known |= {f"parameters.{name}": Parameter.model_fields for name in data["parameters"]}
     return known

@@ -6,17 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from orchestrator.spec.expression import parse
+from orchestrator.spec.operations import (
+    Budget,
+    Hypothesis,
+    LogPolicy,
+    Resources,
+    Seeds,
+    StartFrom,
+    StopRule,
+    references_of,
+    seeds_of,
+    stop_rules_of,
+)
+from orchestrator.spec.words import Formula, Words
 
 Goal = Literal["minimize", "maximize"]
 Distribution = Literal[
@@ -29,21 +33,6 @@ Distribution = Literal[
     "normal",
     "q_normal",
 ]
-
-
-class Words(BaseModel):
-    """Base of all sections: unknown keys are errors, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _formula(text: Any) -> Any:
-    if isinstance(text, str):
-        parse(text)  # its ValueError says what is wrong with the expression
-    return text
-
-
-Formula = Annotated[str, BeforeValidator(_formula)]
 
 
 class Parameter(Words):
@@ -136,6 +125,11 @@ class Metric(Words):
 
     name: str = Field(min_length=1, description="A metric that the task reports, such as val_bpb.")
     goal: Goal = Field("minimize", description="Whether smaller or larger is better.")
+    aggregate: Literal["last", "best", "mean_last_k"] = Field(
+        "last",
+        description="What of a trial's curve counts: its last value, its best, or the mean of its last `k` reports.",
+    )
+    k: int = Field(5, ge=1, le=1000, description="For mean_last_k: so many reports.")
 
 
 LEARNING = ("tpe", "gp", "cmaes")
@@ -198,21 +192,6 @@ class EarlyTerminate(Words):
     reduction_factor: float = Field(3, gt=1, description="Of the trials at a rung, one in so many goes on.")
 
 
-class Resources(Words):
-    """What one trial takes."""
-
-    workers: int = Field(1, ge=1, description="Processes that train one trial together (data parallel).")
-    cpu: float = Field(1, gt=0, description="CPUs a worker.")
-    gpu: float = Field(0, ge=0, description="GPUs a worker; a fraction shares a GPU. Left out: none.")
-    max_concurrent: int | None = Field(None, ge=1, description="At most so many trials at once.")
-
-    @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
-        if self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ValueError(f"gpu above 1 must be a whole number, got {self.gpu:g}")
-        return self
-
-
 class SweepSpec(Words):
     """One sweep file."""
 
@@ -237,26 +216,38 @@ class SweepSpec(Words):
         description='Configurations are left out where one of these is false: "k < num_experts".',
     )
     match: Match | None = Field(None, description="Solves one size, so that variants are compared at equal budget.")
-    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
-        default_factory=lambda: [0], min_length=1, description="Every configuration is trained once with each seed."
+    seeds: Annotated[Seeds, BeforeValidator(seeds_of)] = Field(
+        default_factory=lambda: Seeds(values=[0]), description="Every configuration is trained once with each seed."
     )
     metric: Metric | None = Field(None, description="What ranks trials; the task's own metric when left out.")
     search: Search = Field(default_factory=Search, description="Which configurations are tried.")
     early_terminate: EarlyTerminate | None = Field(
         None, description="When a trial is stopped early; never when left out."
     )
-    resources: Resources = Field(default_factory=Resources, description="What one trial takes.")
-    retries: int = Field(2, ge=0, le=100, description="How often a trial that failed by its own fault starts again.")
+    stop_if: Annotated[list[StopRule], BeforeValidator(stop_rules_of)] = Field(
+        default_factory=list, max_length=100, description="Conditions on reported metrics under which a trial ends."
+    )
+    budget: Budget = Field(default_factory=Budget, description="What the sweep may use in all.")
+    resources: Resources = Field(default_factory=Resources, description="What one trial takes, and where it may run.")
+    retries: int = Field(
+        2,
+        ge=0,
+        le=100,
+        description="How often a trial that failed by its own fault starts again; lost workers are not counted.",
+    )
+    log_policies: list[LogPolicy] = Field(
+        default_factory=list, max_length=100, description="What lines of a failed trial's log mean for it."
+    )
     priority: int = Field(50, ge=0, le=100, description="Sweeps of higher priority run first.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count_of_seeds(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("seeds"), int) and not isinstance(data["seeds"], bool):
-            if not 1 <= data["seeds"] <= 1000:
-                raise ValueError(f"`seeds` as a count must lie between 1 and 1000, got {data['seeds']}")
-            return {**data, "seeds": list(range(data["seeds"]))}
-        return data
+    depends_on: Annotated[list[str], BeforeValidator(references_of)] = Field(
+        default_factory=list, max_length=100, description="Sweeps, by name or number, that must have succeeded first."
+    )
+    start_from: StartFrom | None = Field(
+        None, description="`best of SWEEP`: every trial starts from the checkpoint of that sweep's best trial."
+    )
+    hypothesis: Hypothesis | None = Field(
+        None, description="What is claimed before anything has run: sealed when the sweep is submitted."
+    )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -269,8 +260,8 @@ class SweepSpec(Words):
                     f"a grid needs `values`, but {', '.join(ranges)} is a range; use `search: {{method: random}}`"
                 )
         self._check_zip()
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"`seeds` has a seed twice: {self.seeds}")
+        if self.seeds.policy == "race" and self.search.method in LEARNING:
+            raise ValueError(f"a race needs configurations that are known beforehand; {self.search.method} learns them")
         return self
 
     def _check_zip(self) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pydantic
 
+from orchestrator.spec.aliases import MOVES
 from orchestrator.spec.model import SweepSpec
+from orchestrator.spec.operations import ACTIONS
 from workloads.config import TrialConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,8 +32,8 @@ def sweep_schema() -> dict[str, Any]:
             {"type": ["string", "number", "boolean", "null"], "description": "Short for `value`."},
         ]
     }
-    count = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "Short for [0, 1, ..., n - 1]."}
-    properties["seeds"] = {"anyOf": [properties["seeds"], count]}
+    _allow_short_forms(properties)
+    _allow_aliases(schema)
     files = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     properties["extends"] = files | {"description": "Sweep files, beside this one, that this one is laid over."}
     properties["profiles"] = {
@@ -40,6 +42,46 @@ def sweep_schema() -> dict[str, Any]:
         "additionalProperties": {"type": "object"},
     }
     return {"$schema": DRAFT, "title": "orch sweep file"} | schema
+
+
+def _allow_short_forms(properties: dict[str, Any]) -> None:
+    """What the loader writes out by itself: a count or list of seeds, bare conditions, single names."""
+    seed = {"type": "integer", "minimum": 0}
+    count = {"type": "integer", "minimum": 1, "maximum": 1000, "description": "Short for [0, 1, ..., n - 1]."}
+    several = {"type": "array", "items": seed, "minItems": 1, "description": "Short for `values`."}
+    properties["seeds"] = {"anyOf": [{"$ref": "#/$defs/Seeds"}, several, count]} | _described(properties["seeds"])
+    condition = {"type": "string", "description": "Short for `when`."}
+    rule = {"anyOf": [{"$ref": "#/$defs/StopRule"}, condition]}
+    rules = {"anyOf": [{"type": "array", "items": rule}, *rule["anyOf"]]}
+    properties["stop_if"] = rules | _described(properties["stop_if"])
+    sweep: dict[str, Any] = {"type": ["string", "integer"]}
+    sweeps = {"anyOf": [sweep, {"type": "array", "items": sweep}]}
+    properties["depends_on"] = sweeps | _described(properties["depends_on"])
+
+
+def _allow_aliases(schema: dict[str, Any]) -> None:
+    """Each alias beside what it stands for, with the description "Same as ..."; its value is checked there alone."""
+    for old, new, _ in MOVES:
+        here = schema
+        for part in old[:-1]:
+            section = here["properties"].setdefault(part, {"type": "object", "properties": {}})
+            here = _section(schema, section)
+        same = {"description": f"Same as `{'.'.join(map(str, new))}`."}
+        here["properties"].setdefault(old[-1], same)
+    schema["$defs"]["LogPolicy"]["properties"]["action"]["enum"] += sorted(ACTIONS)
+
+
+def _section(schema: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The definition that a property refers to, or the property itself."""
+    for each in (found, *found.get("anyOf", ()), *found.get("allOf", ())):
+        if "$ref" in each:
+            definition: dict[str, Any] = schema["$defs"][each["$ref"].rpartition("/")[2]]
+            return definition
+    return found
+
+
+def _described(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: node[key] for key in ("description",) if key in node}
 
 
 def _with_bare_names(node: Any) -> Any:

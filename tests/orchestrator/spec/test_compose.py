@@ -49,7 +49,7 @@ def composed(path, **words):
 def test_a_file_is_laid_over_its_base(files):
     spec = check_document(composed(files / "child.yaml"))
     assert spec.name == "child"
-    assert spec.seeds == [0, 1, 2]
+    assert spec.seeds.numbers == [0, 1, 2]
     assert spec.workload["training"] == {"steps": 200, "lr": 1e-3}
 
 
@@ -70,7 +70,7 @@ def test_values_keep_the_place_where_they_were_written(files):
 
 def test_a_profile_is_laid_over_the_file(files):
     spec = check_document(composed(files / "child.yaml", profile="smoke"))
-    assert (spec.workload["training"]["steps"], spec.seeds, spec.search.max_trials) == (5, [0], 2)
+    assert (spec.workload["training"]["steps"], spec.seeds.numbers, spec.search.max_trials) == (5, [0], 2)
     with pytest.raises(BadInput, match=r"no profile 'smok'[\s\S]*Did you mean 'smoke'"):
         composed(files / "child.yaml", profile="smok")
 
@@ -80,7 +80,7 @@ def test_a_profile_is_laid_over_the_file(files):
     [
         ("training.steps=7", lambda spec: spec.workload["training"]["steps"] == 7),
         ("model.d_model=64", lambda spec: spec.workload["model"]["d_model"] == 64),
-        ("seeds=2", lambda spec: spec.seeds == [0, 1]),
+        ("seeds=2", lambda spec: spec.seeds.numbers == [0, 1]),
         ("search.max_trials=3", lambda spec: spec.search.max_trials == 3),
         ("training.lr=[1e-3]", lambda spec: spec.parameters["training.lr"].choices == [1e-3]),
         ("name=other", lambda spec: spec.name == "other"),

@@ -38,7 +38,7 @@ def complaints_about(text: str):
 
 def test_a_good_file_loads():
     spec = load_spec(GOOD)
-    assert spec.seeds == [0, 1]
+    assert spec.seeds.numbers == [0, 1]
     assert spec.parameters["model.mixer.name"].choices == ["gru", "rg_lru"]
     assert spec.parameters["training.lr"].choices == [1e-3, 1e-2]
 
@@ -66,7 +66,7 @@ def test_the_metric_defaults_to_the_tasks_own():
         (("name: val_bpb", "name: val_bbp"), 10, "never reports a metric 'val_bbp'", "Did you mean 'val_bpb'"),
         (("method: grid", "method: gird"), 11, "'gird'", ""),
         (("k: 2", "k: 5"), 4, "router.k (5) is more than num_experts (4)", ""),
-        (("seeds: 2", "seeds: [1, 1]"), 1, "a seed twice", ""),
+        (("seeds: 2", "seeds: [1, 1]"), 9, "a seed twice", ""),
         (("{values: [1e-3, 1e-2]}", "{min: 1e-3, max: 1e-2}"), 1, "a grid needs `values`", ""),
         (("{values: [1e-3, 1e-2]}", "{min: 1}"), 8, "needs `min` and `max`", ""),
         (("{values: [1e-3, 1e-2]}", "{min: 2, max: 1}"), 8, "must be less than `max`", ""),
