@@ -19,6 +19,7 @@ CLUSTERED = {"journey": "ray", "orchestrator/cluster": "ray", "orchestrator/trac
 """Folders whose tests share one slow start: one process runs them where there are several (`pytest -n`)."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares a cluster or a server together."""
     here = Path(__file__).parent
