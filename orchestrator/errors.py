@@ -59,10 +59,24 @@ class NotFound(BadInput):
     """No sweep or trial goes by that name or number."""
 
 
+class Conflict(BadInput):
+    """It is there already, or was asked for once before with other words."""
+
+
+class Forbidden(OrchError):
+    """The token's role or project does not allow it; nothing was changed."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
 class Unreachable(OrchError):
     """The coordinator, Ray, MLflow or the database does not answer."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class Denied(Unreachable):
+    """The coordinator does not know the token: no use to try again."""
 
 
 class StaleRow(OrchError):

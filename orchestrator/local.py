@@ -6,7 +6,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import httpx
 
 from orchestrator import __version__
+from orchestrator.access import new_secret
 from orchestrator.cluster import head
 from orchestrator.cluster.head import Head
 from orchestrator.errors import OrchError, Unreachable
@@ -61,7 +61,7 @@ def up(settings: Settings, *, say: Say) -> Running:
         before = _read(settings)
         if before and _healthy(before, settings):
             return before
-        _make_token(settings)
+        make_token(settings)
         ray = _ray(settings, before, say)
         mlflow_process, mlflow_url = _mlflow(settings, before, say)
         dashboard = ray.dashboard_url if ray else _dashboard_of(settings.ray_address or "")
@@ -175,13 +175,15 @@ def _wait_for_coordinator(found: Running, settings: Settings) -> None:
         time.sleep(0.05)
 
 
-def _make_token(settings: Settings) -> None:
+def make_token(settings: Settings) -> None:
+    """Write the local token, an admin's, readable by its owner alone; one that is there stays."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         handle = os.open(settings.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return
     with os.fdopen(handle, "w") as file:
-        file.write(settings.token or secrets.token_urlsafe(32))
+        file.write(settings.token or new_secret())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from orchestrator.access import Role
 from orchestrator.lifecycle import Actor, SweepState, TrialState, Wish
 from orchestrator.records import (
     Capacity,
@@ -14,10 +15,12 @@ from orchestrator.records import (
     Links,
     NewSweep,
     NewTrial,
+    Once,
     OutboxItem,
     Pace,
     Report,
     Sweep,
+    Token,
     Trial,
     Usage,
 )
@@ -33,14 +36,23 @@ class Clock(Protocol):
 class SweepStore(Protocol):
     """Sweeps and their events. One method, one transaction."""
 
-    def add_sweep(self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime) -> Sweep:
-        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing."""
+    def add_sweep(
+        self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
+    ) -> Sweep:
+        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing.
+
+        With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
+        where the key came with other content.
+        """
 
     def sweep(self, sweep_id: int) -> Sweep:
         """Raises NotFound."""
 
-    def find_sweep(self, reference: str) -> Sweep:
-        """By number, or by name (the newest of that name). Raises NotFound with the nearest names."""
+    def find_sweep(self, reference: str, *, project: str | None = None) -> Sweep:
+        """By number, or by name (the newest of that name), of one project where that is given.
+
+        Raises NotFound with the nearest names.
+        """
 
     def sweeps(self, *, project: str | None = None, states: Sequence[SweepState] = (), limit: int = 100) -> list[Sweep]:
         """Newest first."""
@@ -203,6 +215,27 @@ class Outbox(Protocol):
 
     def link_trial(self, trial_id: int, mlflow_run_id: str) -> None:
         """Write the trial's tracking run."""
+
+
+class TokenStore(Protocol):
+    """Bearer tokens by the digests of their secrets."""
+
+    def add_token(
+        self, name: str, digest: str, *, role: Role, project: str | None, created_by: str, now: datetime
+    ) -> Token:
+        """Raises Conflict where a token of that name is in force."""
+
+    def tokens(self) -> list[Token]:
+        """All there ever were, oldest first."""
+
+    def find_token(self, digest: str) -> Token | None:
+        """The token in force that has this digest."""
+
+    def replace_token(self, name: str, digest: str) -> Token:
+        """A new secret for the token in force of that name; the old one is worth nothing. Raises NotFound."""
+
+    def revoke_token(self, name: str, *, now: datetime) -> Token:
+        """End the token in force of that name. Raises NotFound."""
 
 
 class Launcher(Protocol):

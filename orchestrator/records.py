@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.access import Role
 from orchestrator.lifecycle import SweepState, TrialState, Wish
 
 Scalar = str | int | float | bool | None
@@ -223,3 +224,27 @@ class DriverStatus(StrEnum):
     DONE = "done"
     DIED = "died"
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bearer token, without its secret. project: the only one that it sees; None for all."""
+
+    id: int
+    name: str
+    role: Role
+    project: str | None
+    created_by: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """Makes a submission that is sent again the same as once.
+
+    key: the client's own, made unique among all clients. content: digest of what was submitted.
+    """
+
+    key: str
+    content: str

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from orchestrator import health
+from orchestrator.access import Role
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
-from orchestrator.records import Event, Sweep, Trial
+from orchestrator.records import Event, Sweep, Token, Trial
 
 
 class Answer(BaseModel):
@@ -199,6 +200,45 @@ class SimulationDocument(Answer):
     policies: list[PolicyDocument]
 
 
+class ErrorDocument(Answer):
+    """Every refusal."""
+
+    error: str = Field(description="What went wrong and how to mend it.")
+    complaints: list[str] = Field(description="All that is wrong, one by one, with file, line and column.")
+
+
+class HealthDocument(Answer):
+    """Answer of `/healthz`."""
+
+    status: str
+    version: str
+    instance: str = Field(description="Tells this orch from others.")
+
+
+class TokenDocument(Answer):
+    """One bearer token, without its secret."""
+
+    token_id: int
+    name: str
+    role: Role
+    project: str | None = Field(description="The only project that it reaches; null for all.")
+    created_by: str
+    created_at: str
+    revoked_at: str | None
+
+
+class NewTokenDocument(TokenDocument):
+    """Answer of `orch token create` and `orch token rotate`."""
+
+    token: str = Field(description="The secret, told this once.")
+
+
+class TokenList(Answer):
+    """Answer of `orch token list`."""
+
+    tokens: list[TokenDocument]
+
+
 class LogPage(Answer):
     """A piece of a trial's log. next_offset: where to go on. over: the trial has ended and nothing follows."""
 
@@ -268,6 +308,16 @@ def event_document(event: Event) -> EventDocument:
     )
 
 
+def token_document(token: Token) -> TokenDocument:
+    """A token as others see it."""
+    return TokenDocument(**_token(token))
+
+
+def new_token_document(token: Token, secret: str) -> NewTokenDocument:
+    """A token with its secret."""
+    return NewTokenDocument(**_token(token), token=secret)
+
+
 def is_over(trial: Trial) -> bool:
     """The trial has reached an end."""
     return trial.state in TRIAL_ENDS
@@ -290,6 +340,18 @@ def _summary(sweep: Sweep, counts: Mapping[TrialState, int]) -> dict[str, Any]:
     }
 
 
+def _token(token: Token) -> dict[str, Any]:
+    return {
+        "token_id": token.id,
+        "name": token.name,
+        "role": token.role,
+        "project": token.project,
+        "created_by": token.created_by,
+        "created_at": token.created_at.isoformat(),
+        "revoked_at": _iso(token.revoked_at),
+    }
+
+
 def _iso(moment: Any) -> str | None:
     return moment.isoformat() if moment else None
 
@@ -306,6 +368,10 @@ def output_schemas() -> dict[str, Any]:
         "events": EventList,
         "simulate": SimulationDocument,
         "status": StatusDocument,
+        "token create": NewTokenDocument,
+        "token rotate": NewTokenDocument,
+        "token revoke": TokenDocument,
+        "token list": TokenList,
         "leaderboard": Leaderboard,
         "validate": PlanDocument,
         "plan": PlanDocument,

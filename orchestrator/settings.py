@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,6 +78,14 @@ class Settings:
     def trial_directory(self, sweep_id: int, trial_id: int) -> Path:
         """Checkpoints, log and resolved config of one trial."""
         return self.storage / "sweeps" / str(sweep_id) / "trials" / str(trial_id)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _amounts(env: Mapping[str, str], variable: str) -> dict[str, float]:

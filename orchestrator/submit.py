@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.matching import Sizer
 from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Launcher, SweepStore
-from orchestrator.records import Capacity, NewSweep, Sweep
+from orchestrator.records import Capacity, NewSweep, Once, Sweep
 from orchestrator.report import PlanDocument, PlannedTrial
 from orchestrator.spec import SweepSpec
 from orchestrator.spec.document import Document
@@ -77,11 +78,18 @@ def submit(
     launcher: Launcher,
     clock: Clock,
     sizer: Sizer | None = None,
+    once: Once | None = None,
+    allow: Callable[[str], object] = str,
 ) -> Sweep:
     """Check a sweep file and queue it.
 
+    Args:
+        once: submitting again under its key gives the sweep that is there.
+        allow: asked with the file's project; raises Forbidden where the submitter may not.
+
     Raises:
         BadInput: the file is wrong; nothing was queued.
+        Conflict: the key of `once` came with another file before.
     """
     try:
         capacity = launcher.capacity()
@@ -90,6 +98,7 @@ def submit(
         capacity = None
     accepted = check(read_document(text, file), capacity, sizer)
     spec = accepted.spec
+    allow(spec.project)
     assert spec.metric is not None, "load_spec fills in the metric"
     new = NewSweep(
         name=spec.name,
@@ -101,7 +110,7 @@ def submit(
         goal=spec.metric.goal,
         user=user,
     )
-    return store.add_sweep(new, accepted.plan.trials, now=clock.now())
+    return store.add_sweep(new, accepted.plan.trials, now=clock.now(), once=once)
 
 
 def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:

@@ -14,12 +14,13 @@ import uvicorn
 from orchestrator import __version__
 from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
-from orchestrator.errors import Unreachable
-from orchestrator.local import read_token
+from orchestrator.errors import BadInput, Unreachable
+from orchestrator.local import make_token, read_token
 from orchestrator.policy import Rules
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, is_loopback
 from orchestrator.sizing import SubprocessSizer
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
+from orchestrator.tokens import keep_local
 from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
 from orchestrator.web.api import create_api
@@ -41,18 +42,24 @@ class SystemClock:
 
 
 def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflow_uri: str) -> None:
-    """Run the coordinator: its loop, the tracker's courier and the API. Returns on SIGTERM or SIGINT."""
+    """Run the coordinator: its loop, the tracker's courier and the API. Returns on SIGTERM or SIGINT.
+
+    Raises:
+        BadInput: others than this machine could reach `host`, and no token has been set.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    listener = socket.create_server((host, port), reuse_port=False)
-    url = f"http://{host}:{listener.getsockname()[1]}"
     store, clock = open_store(settings.database_url), SystemClock()
+    _admit(settings, host, store, clock)
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     launcher = RayLauncher(ray_dashboard, settings)
     service = Service(
         sweeps=store.sweeps,
         trials=store.trials,
         board=store.board,
         outbox=store.outbox,
+        tokens=store.tokens,
         launcher=launcher,
         clock=clock,
         storage=settings.storage,
@@ -73,7 +80,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         courier = Courier(store.outbox, store.sweeps, store.trials, partial(connect, mlflow_uri, settings.instance))
         # A daemon: it may hang in a call to a tracker that is going down, and what it carries is safe in the outbox.
         threads.append(threading.Thread(target=courier.run, args=(stop,), name="courier", daemon=True))
-    server = uvicorn.Server(uvicorn.Config(create_api(service, read_token(settings)), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_api(service), log_level="warning"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     for thread in threads:
@@ -86,6 +93,25 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         threads[0].join(timeout=10)
         sizer.close()
         store.close()
+
+
+def _admit(settings: Settings, host: str, store: Store, clock: SystemClock) -> None:
+    """Make the local token an admin's, so that somebody may come in.
+
+    Raises:
+        BadInput: others than this machine could reach `host`, and no token has been set.
+    """
+    here = is_loopback(host)
+    if here:
+        make_token(settings)
+    try:
+        keep_local(read_token(settings), f"{socket.gethostname()}:{settings.home}", store=store.tokens, clock=clock)
+    except Unreachable:
+        if not any(token.revoked_at is None for token in store.tokens.tokens()):
+            raise BadInput(
+                f"orch does not listen on {host}, which other machines may reach, before a token is set: set "
+                "ORCH_TOKEN to a long random secret, as `openssl rand -hex 32` gives, or listen on 127.0.0.1."
+            ) from None
 
 
 def _tick(coordinator: Coordinator, stop: threading.Event) -> None:

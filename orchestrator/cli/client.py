@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
 from orchestrator import report
-from orchestrator.errors import BadInput, NotFound, OrchError, Unreachable
+from orchestrator.errors import BadInput, Conflict, Denied, Forbidden, NotFound, OrchError, Unreachable
+
+RETRY_WAITS_S = (0.5, 2.0)
+"""Before a submission is sent again that nobody answered."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -23,8 +28,19 @@ class Client:
         )
 
     def submit(self, text: str, file: str, user: str) -> report.SweepDocument:
-        """Queue a sweep file."""
-        return self._ask(report.SweepDocument, "POST", "/sweeps", json={"text": text, "file": file, "user": user})
+        """Queue a sweep file, once: a request whose answer got lost is sent again under the same key."""
+        request = {
+            "json": {"text": text, "file": file, "user": user},
+            "headers": {"Idempotency-Key": uuid.uuid4().hex},
+        }
+        for wait_s in RETRY_WAITS_S:
+            try:
+                return self._ask(report.SweepDocument, "POST", "/sweeps", **request)
+            except Denied:
+                raise
+            except Unreachable:
+                time.sleep(wait_s)
+        return self._ask(report.SweepDocument, "POST", "/sweeps", **request)
 
     def check(self, text: str, file: str) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
@@ -69,6 +85,23 @@ class Client:
         """Addresses, version, and what is going on."""
         return self._ask(report.StatusDocument, "GET", "/status")
 
+    def tokens(self) -> report.TokenList:
+        """All tokens, without their secrets."""
+        return self._ask(report.TokenList, "GET", "/tokens")
+
+    def create_token(self, name: str, role: str, project: str | None) -> report.NewTokenDocument:
+        """A new token."""
+        body = {"name": name, "role": role, "project": project}
+        return self._ask(report.NewTokenDocument, "POST", "/tokens", json=body)
+
+    def rotate_token(self, name: str) -> report.NewTokenDocument:
+        """A new secret for a token."""
+        return self._ask(report.NewTokenDocument, "POST", f"/tokens/{_part(name)}/rotate")
+
+    def revoke_token(self, name: str) -> report.TokenDocument:
+        """End a token."""
+        return self._ask(report.TokenDocument, "DELETE", f"/tokens/{_part(name)}")
+
     def _ask(self, answer: type[Document], method: str, path: str, **request: Any) -> Document:
         try:
             response = self._http.request(method, path, **request)
@@ -89,18 +122,21 @@ def _part(reference: str) -> str:
 
 def _refusal(response: httpx.Response, url: str) -> OrchError:
     try:
-        body = response.json()
-    except ValueError:
-        body = {}
-    message = body.get("error") or body.get("detail") or response.text[:500]
+        message = str(response.json()["error"])
+    except (ValueError, LookupError, TypeError):
+        message = response.text[:500]
     match response.status_code:
-        case 401 | 403:
-            return Unreachable(f"the coordinator at {url} refused the token: {message}")
+        case 401:
+            return Denied(f"the coordinator at {url} refused the token: {message}")
+        case 403:
+            return Forbidden(message)
         case 404:
-            return NotFound(str(message))
-        case 422 | 413:
-            return BadInput(str(message))
+            return NotFound(message)
+        case 409:
+            return Conflict(message)
+        case 400 | 422 | 413:
+            return BadInput(message)
         case 503:
-            return Unreachable(str(message))
+            return Unreachable(message)
         case status:
             return OrchError(f"the coordinator answered {status}: {message}")

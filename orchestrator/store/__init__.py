@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.ports import BoardStore, Ledger, Outbox, SweepStore, TrialStore
+from orchestrator.ports import BoardStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.database import Database
 from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.outbox import SqlOutbox
 from orchestrator.store.sweeps import SqlSweeps
+from orchestrator.store.tokens import SqlTokens
 from orchestrator.store.trials import SqlTrials
 
 __all__ = ["Store", "open_store"]
@@ -26,6 +27,7 @@ class Store:
     outbox: Outbox
     board: BoardStore
     ledger: Ledger
+    tokens: TokenStore
 
     def close(self) -> None:
         """Give all connections back."""
@@ -47,4 +49,5 @@ def open_store(url: str) -> Store:
         outbox=SqlOutbox(database),
         board=SqlBoard(database),
         ledger=SqlLedger(database),
+        tokens=SqlTokens(database),
     )

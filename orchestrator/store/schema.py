@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from orchestrator.access import Role
 from orchestrator.lifecycle import SweepState, TrialState, Wish
 from orchestrator.records import Topic
 
@@ -245,5 +246,58 @@ outbox = sa.Table(
     sa.Column("sweep_id", sa.ForeignKey("sweep.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE")),
     sa.Column("payload", Json, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# name: one token of a name at a time is in force. project: by name, for it may get its first sweep from this token.
+token = sa.Table(
+    "token",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("name", Prose, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    _choice("role", Role),
+    sa.Column("project", Prose),
+    sa.Column("created_by", Prose, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("revoked_at", UtcTime),
+    sa.Index(
+        "uq_token_name",
+        "name",
+        unique=True,
+        sqlite_where=sa.text("revoked_at IS NULL"),
+        postgresql_where=sa.text("revoked_at IS NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+submission = sa.Table(
+    "submission",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("sweep_id", sa.ForeignKey("sweep.id", ondelete="CASCADE"), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+# How far a reader of the audit log has come.
+bookmark = sa.Table(
+    "bookmark",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Webhook calls that have yet to arrive.
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("sweep_id", sa.ForeignKey("sweep.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("url", Prose, nullable=False),
+    sa.Column("payload", Json, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("due_at", UtcTime, nullable=False, index=True),
     sqlite_autoincrement=True,
 )

@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.errors import NotFound, StaleRow
+from orchestrator.errors import Conflict, NotFound, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
-from orchestrator.records import Event, NewSweep, NewTrial, Sweep, Topic
+from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
@@ -28,9 +28,17 @@ class SqlSweeps:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_sweep(self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime) -> Sweep:
-        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing."""
+    def add_sweep(
+        self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
+    ) -> Sweep:
+        """Record a QUEUED sweep, its planned trials (PENDING) and the first event, all or nothing.
+
+        With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
+        where the key came with other content.
+        """
         with self._database.write() as connection:
+            if once is not None and (known := _submitted(connection, once)) is not None:
+                return known
             row = {
                 "project_id": _project_id(connection, sweep.project),
                 "name": sweep.name,
@@ -53,6 +61,10 @@ class SqlSweeps:
             }
             sweep_id = connection.execute(sa.insert(t.sweep).values(row).returning(t.sweep.c.id)).scalar_one()
             insert_trials(connection, sweep_id, trials)
+            if once is not None:
+                connection.execute(
+                    sa.insert(t.submission).values(key=once.key, content=once.content, sweep_id=sweep_id)
+                )
             reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
             audit.write_events(connection, [audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)])
             return _load_one(connection, sweep_id)
@@ -62,19 +74,22 @@ class SqlSweeps:
         with self._database.read() as connection:
             return _load_one(connection, sweep_id)
 
-    def find_sweep(self, reference: str) -> Sweep:
-        """By number, or by name (the newest of that name). Raises NotFound with the nearest names."""
+    def find_sweep(self, reference: str, *, project: str | None = None) -> Sweep:
+        """By number, or by name (the newest of that name), of one project where that is given.
+
+        Raises NotFound with the nearest names.
+        """
         # A number that is some sweep's name as well means the number.
         wanted = [t.sweep.c.id == int(reference)] if reference.isdecimal() and is_id(int(reference)) else []
         wanted.append(t.sweep.c.name == reference)
+        seen = sa.true() if project is None else t.project.c.name == project
+        newest = _QUERY.where(seen).order_by(t.sweep.c.id.desc())
         with self._database.read() as connection:
             for condition in wanted:
-                row = connection.execute(_QUERY.where(condition).order_by(t.sweep.c.id.desc()).limit(1)).one_or_none()
+                row = connection.execute(newest.where(condition).limit(1)).one_or_none()
                 if row is not None:
                     return _sweep(row)
-            names = connection.execute(
-                sa.select(t.sweep.c.name).order_by(t.sweep.c.id.desc()).limit(NEAR_NAMES_AMONG)
-            ).scalars()
+            names = connection.execute(newest.with_only_columns(t.sweep.c.name).limit(NEAR_NAMES_AMONG)).scalars()
             near = difflib.get_close_matches(reference, sorted(set(names)))
         hint = f"did you mean {' or '.join(near)}?" if near else "`orch list` shows all sweeps"
         raise NotFound(f"no sweep has the number or name {reference!r}; {hint}")
@@ -255,6 +270,18 @@ class SqlSweeps:
             for row in connection.execute(query.group_by(c.sweep_id, c.state)):
                 counts[row.sweep_id][row.state] = row.number
         return counts
+
+
+def _submitted(connection: sa.Connection, once: Once) -> Sweep | None:
+    """What was recorded under this key. From here to the commit no other process records under it."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(once.key, 0))))
+    row = connection.execute(sa.select(t.submission).where(t.submission.c.key == once.key)).one_or_none()
+    if row is None:
+        return None
+    if row.content != once.content:
+        raise Conflict(f"this idempotency key submitted another file before, as sweep {row.sweep_id}; take a new key.")
+    return _load_one(connection, row.sweep_id)
 
 
 def _project_id(connection: sa.Connection, name: str) -> int:

@@ -52,7 +52,14 @@ def table_shape(inspector: sa.Inspector, table: str) -> dict[str, Any]:
         "foreign keys": sorted(inspector.get_foreign_keys(table), key=lambda key: str(key["name"])),
         "unique": sorted(inspector.get_unique_constraints(table), key=lambda key: str(key["name"])),
         "checks": sorted(inspector.get_check_constraints(table), key=lambda key: str(key["name"])),
-        "indexes": sorted(inspector.get_indexes(table), key=lambda key: str(key["name"])),
+        "indexes": sorted(
+            (
+                # A condition comes as an object of its own each time
+                {**index, "dialect_options": {k: str(v) for k, v in index.get("dialect_options", {}).items()}}
+                for index in inspector.get_indexes(table)
+            ),
+            key=lambda key: str(key["name"]),
+        ),
     }
 
 

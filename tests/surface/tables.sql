@@ -1,7 +1,27 @@
+CREATE TABLE bookmark (
+  name TEXT NOT NULL, 
+  event_id BIGINT NOT NULL, 
+  CONSTRAINT pk_bookmark PRIMARY KEY (name)
+)
+ WITHOUT ROWID
+
 CREATE TABLE project (
   id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
   name TEXT NOT NULL, 
   CONSTRAINT uq_project_name UNIQUE (name)
+)
+
+CREATE TABLE token (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  name TEXT NOT NULL, 
+  digest TEXT NOT NULL, 
+  role VARCHAR(16) NOT NULL, 
+  project TEXT, 
+  created_by TEXT NOT NULL, 
+  created_at DATETIME NOT NULL, 
+  revoked_at DATETIME, 
+  CONSTRAINT uq_token_digest UNIQUE (digest), 
+  CONSTRAINT ck_token_role CHECK (role IN ('viewer', 'submitter', 'admin'))
 )
 
 CREATE TABLE sweep (
@@ -42,6 +62,25 @@ CREATE TABLE usage (
   at DATETIME NOT NULL, 
   CONSTRAINT pk_usage PRIMARY KEY (project_id, submitter), 
   CONSTRAINT fk_usage_project_id FOREIGN KEY(project_id) REFERENCES project (id)
+)
+ WITHOUT ROWID
+
+CREATE TABLE delivery (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+  sweep_id INTEGER NOT NULL, 
+  url TEXT NOT NULL, 
+  payload TEXT NOT NULL, 
+  tries INTEGER NOT NULL, 
+  due_at DATETIME NOT NULL, 
+  CONSTRAINT fk_delivery_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
+)
+
+CREATE TABLE submission (
+  "key" TEXT NOT NULL, 
+  content TEXT NOT NULL, 
+  sweep_id INTEGER NOT NULL, 
+  CONSTRAINT pk_submission PRIMARY KEY ("key"), 
+  CONSTRAINT fk_submission_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
 )
  WITHOUT ROWID
 

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 COMMANDS = (
     "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry",
     "set-priority", "scale", "events", "leaderboard", "simulate", "logs", "methods", "schema",
+    "token create", "token list", "token rotate", "token revoke",
     "up", "down", "status", "doctor",
 )  # fmt: skip
 
@@ -28,7 +29,7 @@ def cli_text() -> str:
     """`orch --help` and that of every command."""
     env = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
     pages = []
-    for words in ([], *([name] for name in COMMANDS)):
+    for words in ([], *(name.split() for name in COMMANDS)):
         command = [sys.executable, "-m", "orchestrator.cli.main", *words, "--help"]
         page = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
         pages.append(

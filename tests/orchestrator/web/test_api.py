@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.lifecycle import TrialState
 from orchestrator.records import Report
-from orchestrator.store import open_store
 from orchestrator.web.api import create_api
-from orchestrator.web.service import Service
-from tests.support.launcher import FakeLauncher
+from tests.orchestrator.web.conftest import NOW
 
 TEXT = "name: example\nproject: p\nparameters: {training.lr: [1e-3, 1e-2]}\nseeds: 3\n"
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class FixedClock:
-    def now(self) -> datetime:
-        return NOW
-
-
-@pytest.fixture
-def service(tmp_path):
-    store = open_store(f"sqlite:///{tmp_path}/orch.db")
-    yield Service(
-        sweeps=store.sweeps,
-        trials=store.trials,
-        board=store.board,
-        outbox=store.outbox,
-        launcher=FakeLauncher(gpus=1),
-        clock=FixedClock(),
-        storage=tmp_path / "artifacts",
-        version="1",
-        coordinator_url="http://127.0.0.1:1",
-        mlflow_url=None,
-        ray_dashboard_url=None,
-        instance="i",
-    )
-    store.close()
-
-
-@pytest.fixture
-def client(service):
-    return TestClient(create_api(service, "secret"), headers={"Authorization": "Bearer secret"})
 
 
 def submit(client, text: str = TEXT):
@@ -62,7 +29,7 @@ def finish(service, sweep_id: int, value: float = 2.0) -> None:
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}])
 def test_only_bearers_of_the_token_enter(service, header):
-    stranger = TestClient(create_api(service, "secret"), headers=header)
+    stranger = TestClient(create_api(service), headers=header)
     for path in ("/api/v1/sweeps", "/api/v1/status", "/api/v1/trials/1", "/api/v1/leaderboard"):
         assert stranger.get(path).status_code == 401
     assert stranger.get("/healthz").json()["instance"] == "i"

@@ -1,0 +1,97 @@
+"""Routes on sweeps: submit, check, list, show, events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, Field
+
+from orchestrator import report
+from orchestrator.access import digest
+from orchestrator.lifecycle import SweepState
+from orchestrator.records import Once
+from orchestrator.spec.load import read_document
+from orchestrator.submit import check, plan_document, submit
+from orchestrator.tokens import Doorkeeper
+from orchestrator.web.auth import Submitter, Viewer
+from orchestrator.web.errors import answers
+from orchestrator.web.service import Service
+
+BIGGEST_ID = 2**63 - 1
+Project = Annotated[str | None, Query(max_length=100, description="Only this project.")]
+
+
+class SweepFile(BaseModel):
+    """A sweep file on its way in. file: the name that messages use."""
+
+    text: str = Field(max_length=1_000_000)
+    file: str = Field("sweep.yaml", max_length=1000)
+    user: str = Field(
+        "anonymous", max_length=100, description="Heeded with an admin's token; others act as themselves."
+    )
+
+
+def routes(service: Service, _: Doorkeeper) -> APIRouter:
+    """The router."""
+    router = APIRouter(tags=["sweeps"])
+    sweeps, trials, outbox = service.sweeps, service.trials, service.outbox
+
+    @router.post("/sweeps", status_code=201, responses=answers(400, 409, 413, 422))
+    def submit_sweep(
+        body: SweepFile,
+        who: Submitter,
+        idempotency_key: Annotated[
+            str | None,
+            Header(max_length=200, description="The same key again gives the sweep that it made, and makes no other."),
+        ] = None,
+    ) -> report.SweepDocument:
+        """Check a sweep file and queue it."""
+        once = None
+        if idempotency_key is not None:
+            once = Once(key=digest(f"{who.name}\0{idempotency_key}"), content=digest(body.text))
+        sweep = submit(
+            body.text,
+            body.file,
+            user=who.acting_for(body.user),
+            store=sweeps,
+            launcher=service.launcher,
+            clock=service.clock,
+            sizer=service.sizer,
+            once=once,
+            allow=who.scope,
+        )
+        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
+
+    @router.post("/check", responses=answers(400, 413, 422))
+    def check_sweep(body: SweepFile, _: Viewer) -> report.PlanDocument:
+        """Check a sweep file; nothing is queued."""
+        return plan_document(check(read_document(body.text, body.file), service.capacity(), service.sizer))
+
+    @router.get("/sweeps", responses=answers(422))
+    def list_sweeps(
+        who: Viewer,
+        project: Project = None,
+        state: Annotated[list[SweepState] | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> report.SweepList:
+        """Newest first."""
+        found = sweeps.sweeps(project=who.scope(project), states=state or (), limit=limit)
+        counts = sweeps.trial_counts([sweep.id for sweep in found])
+        return report.SweepList(sweeps=[report.sweep_summary(sweep, counts.get(sweep.id, {})) for sweep in found])
+
+    @router.get("/sweeps/{reference}", responses=answers(404, 422))
+    def show_sweep(reference: str, who: Viewer) -> report.SweepDocument:
+        """One sweep, by number or name, with its trials."""
+        sweep = service.sweep_of(who, reference)
+        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
+
+    @router.get("/sweeps/{reference}/events", responses=answers(404, 422))
+    def list_events(
+        reference: str, who: Viewer, after: Annotated[int, Query(ge=0, le=BIGGEST_ID)] = 0
+    ) -> list[report.EventDocument]:
+        """The audit log of one sweep, oldest first."""
+        sweep = service.sweep_of(who, reference)
+        return [report.event_document(event) for event in sweeps.events(sweep_id=sweep.id, after=after)]
+
+    return router
