@@ -11,12 +11,10 @@ from statistics import fmean, stdev
 
 from orchestrator.errors import BadInput
 from orchestrator.ports import BoardStore, SweepStore
-from orchestrator.records import Sweep, Trial
+from orchestrator.records import DATA_CHECKSUM, Sweep, Trial
 from orchestrator.report import Leaderboard, LeaderboardRow, MetricEstimate
 
 CONFIDENCE = 0.95
-DATA_CHECKSUM = "data_checksum"
-"""The metric by which a trial reports its data, 48 bits as a number: losses compare only where it is equal."""
 
 
 def leaderboard(
@@ -60,7 +58,7 @@ def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, ma
     """
     groups: dict[str | None, dict[str, list[Trial]]] = {}
     for trial in trials:
-        groups.setdefault(data_of(trial), {}).setdefault(trial.config_hash, []).append(trial)
+        groups.setdefault(trial.data_checksum, {}).setdefault(trial.config_hash, []).append(trial)
 
     def size(data: str | None) -> tuple[int, int]:
         members = [trial for group in groups[data].values() for trial in group]
@@ -68,12 +66,6 @@ def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, ma
 
     sign = -1.0 if maximize else 1.0
     return [row for data in sorted(groups, key=size) for row in _ranked(groups[data].values(), sweeps, metric, sign)]
-
-
-def data_of(trial: Trial) -> str | None:
-    """The checksum of the data that it was trained on, 12 hex digits; None before its first report."""
-    checksum = trial.metrics.get(DATA_CHECKSUM)
-    return None if checksum is None else f"{int(checksum):012x}"
 
 
 def estimate(values: Sequence[float]) -> MetricEstimate:
@@ -112,7 +104,7 @@ def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
         metrics=metrics,
         trial_ids=[trial.id for trial in chosen],
         sweeps=sorted({sweeps[trial.sweep_id].name for trial in chosen}),
-        data_checksum=data_of(chosen[0]),
+        data_checksum=chosen[0].data_checksum,
     )
 
 

@@ -13,6 +13,9 @@ from orchestrator.lifecycle import SweepState, TrialState, Wish
 
 Scalar = str | int | float | bool | None
 
+DATA_CHECKSUM = "data_checksum"
+"""The metric by which a trial reports its data: 48 bits as a number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTrial:
@@ -128,6 +131,12 @@ class Trial:
     parent_trial_id: int | None
     parent_step: int | None
     shared_from: int | None
+
+    @property
+    def data_checksum(self) -> str | None:
+        """Of what it was trained on, 12 hex digits: losses compare only where it is equal. None before a report."""
+        checksum = self.metrics.get(DATA_CHECKSUM)
+        return None if checksum is None else f"{int(checksum):012x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class TrainingConfig:
     )
     checkpoint_every: int | None = option(None, "Steps between checkpoints; at each evaluation when left out.", ge=1)
     keep_checkpoints: int = option(2, "Newest checkpoints to keep, besides the best.", ge=1)
-    figures: bool = option(False, "Draw the trial's figures into the checkpoint directory at its end.")
+    figures: bool = option(True, "Draw the trial's figures into the checkpoint directory at its end.")
     accumulate: int = option(1, "Parts in which a worker computes its share of the batch, to save memory.", ge=1)
     divergence_factor: float = option(
         10.0, "The trial has diverged when its training loss is over this many times that of its first report.", gt=1

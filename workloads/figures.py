@@ -24,27 +24,34 @@ FOLDER = "figures"
 DPI = 120
 
 
-def draw(directory: str | Path) -> list[Path]:
-    """Draw what the newest checkpoint has seen, as PNG files in `directory`/figures.
+def draw(rows: Sequence[dict[str, Any]], metric: str, views: Sequence[View], folder: Path) -> list[Path]:
+    """Draw a trial's reports as PNG files in `folder`.
 
-    Raises:
-        CheckpointError: no such directory, or no checkpoint in it.
+    Args:
+        rows: what it reported, at least once. metric: its task's. views: `workloads.diagnostics.Probe.history`.
     """
-    path = checkpoint.latest(directory)
-    if path is None:
-        raise CheckpointError(f"no checkpoint in {directory}. Train with a checkpoint directory first.")
-    state = checkpoint.load(path)
-    views = views_of(state["probe"])
-    figures = {"learning_curve": _learning_curve(state["rows"], state["metric"])}
+    figures = {"learning_curve": _learning_curve(rows, metric)}
     if any(layer.loads for view in views for layer in view.layers):
         figures["load_heat_map"] = _load_heat_map(views)
     if views and any(layer.histogram for layer in views[-1].layers):
         figures["gate_histogram"] = _gate_histogram(views[-1])
     if views:
         figures["memory_profile"] = _memory_profile(views)
-    folder = Path(directory) / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def draw_again(directory: Path) -> list[Path]:
+    """Draw what the newest checkpoint in `directory` has seen, into `directory`/figures.
+
+    Raises:
+        CheckpointError: there is no checkpoint in it, or none that has reported.
+    """
+    path = checkpoint.latest(directory)
+    state = checkpoint.load(path) if path else {"rows": []}
+    if not state["rows"]:
+        raise CheckpointError(f"no checkpoint with a report in {directory}. Train with a checkpoint directory first.")
+    return draw(state["rows"], state["metric"], views_of(state["probe"]), directory / FOLDER)
 
 
 def _save(figure: Figure, path: Path) -> Path:
@@ -60,9 +67,20 @@ def _canvas(rows: int = 1, width: float = 6.0, height: float = 3.6, columns: int
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows))
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    # Margins in inches, since the layout engines draw every figure twice to find them
+    whole_width, whole_height = width * columns, height * rows
+    figure.subplots_adjust(
+        left=0.8 / whole_width,
+        right=1 - 0.8 / whole_width,
+        bottom=0.5 / whole_height,
+        top=1 - 0.35 / whole_height,
+        hspace=0.25,
+        wspace=0.3,
+    )
+    return figure, axes
 
 
 def _learning_curve(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
@@ -93,7 +111,7 @@ def _load_heat_map(views: Sequence[View]) -> Figure:
         extent = (views[0].step - 0.5, views[-1].step + 0.5, len(table) - 0.5, -0.5)
         image = axes.imshow(table, aspect="auto", interpolation="nearest", vmin=0, vmax=2, cmap="RdBu_r", extent=extent)
         axes.set_ylabel(f"layer {index}\nexpert")
-        figure.colorbar(image, ax=axes, label="load / mean")
+        figure.colorbar(image, ax=axes, label="load / mean", fraction=0.05, pad=0.02)
     panels[-1].set_xlabel("step")
     return figure
 
@@ -122,12 +140,14 @@ def _memory_profile(views: Sequence[View]) -> Figure:
     for view, colour in ((views[0], "tab:gray"), (views[-1], "tab:blue")):
         start = max(view.lag_norm[0], 1e-30)
         shown = [(lag + 1, norm / start) for lag, norm in enumerate(view.lag_norm) if norm > 0]
-        lags.plot(*zip(*shown, strict=True), color=colour, label=f"step {view.step}") if shown else None
+        if shown:
+            lags.plot(*zip(*shown, strict=True), color=colour, label=f"step {view.step}")
     lags.set_xscale("log")
     lags.set_yscale("log")
     lags.set_xlabel("lag + 1")
     lags.set_ylabel("gradient norm / at lag 0")
-    lags.legend()
+    if lags.lines:
+        lags.legend()
     gated = [i for i, layer in enumerate(views[-1].layers) if layer.gate]
     for index in gated:
         values = [(view.step, view.layers[index].gate["half_life"]) for view in views if view.layers[index].gate]
@@ -144,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, and print the files' names. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workloads.figures", description=__doc__)
     parser.add_argument("directory", type=Path, help="checkpoint directory of a trial")
-    for path in draw(parser.parse_args(arguments).directory):
+    for path in draw_again(parser.parse_args(arguments).directory):
         sys.stdout.write(f"{path}\n")
     return 0
 

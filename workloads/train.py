@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -29,6 +30,8 @@ from workloads.shell import ModelOutput, SequenceModel
 from workloads.slots import for_each_router
 from workloads.tasks.base import Batch
 
+LOG = logging.getLogger(__name__)
+
 Row = dict[str, float | int]
 """What a trial reports: "step", and numbers by column name."""
 
@@ -47,7 +50,8 @@ def train(
 
     Args:
         config: what to train; a sweep's `workload` plus "seed".
-        checkpoint_dir: where checkpoints go; none are written when left out.
+        checkpoint_dir: where checkpoints go, and at the end, however it comes, figures (`workloads.figures`); neither
+            is written when left out.
         resume_from: a checkpoint directory; its newest whole checkpoint is taken up, or the start if it holds none.
         start_from: a checkpoint file of another trial, where `resume_from` gave none: model, optimiser, generators and
             step are taken from it, what is trained and how from `config`. With the same configuration, seed and a
@@ -89,11 +93,6 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
             if directory is not None and (ends or trainer.step % every == 0):
                 trainer.save(directory)
                 saved = trainer.step
-            if ends and directory is not None and training.figures and trainer.place.leads:
-                # matplotlib is heavy, and most trials draw nothing
-                from workloads import figures
-
-                figures.draw(directory)
             if reports:
                 yield row
     except GeneratorExit:
@@ -101,6 +100,9 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
         if directory is not None and saved != trainer.step and trainer.place.world == 1:
             trainer.save(directory)
         raise
+    finally:
+        if directory is not None and training.figures and trainer.rows and trainer.place.leads:
+            trainer.draw(directory)
 
 
 class Trainer:
@@ -208,6 +210,16 @@ class Trainer:
             keep = self.trial.training.keep_checkpoints
             checkpoint.save(directory, self.step, self.state(), keep=keep, best=best)
         self.place.from_leader(None)
+
+    def draw(self, directory: Path) -> None:
+        """Draw what the reports so far have seen, into `directory`/figures; a disk that refuses is only logged."""
+        # matplotlib takes a second to import, and is wanted at the end alone
+        from workloads import figures
+
+        try:
+            figures.draw(self.rows, self.task.metric, self.probe.history, directory / figures.FOLDER)
+        except OSError as error:
+            LOG.warning("the figures could not be written: %s", error)
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on. The data have no position: a batch is made from its step."""

@@ -74,6 +74,9 @@ class Courier:
             for trial_id in {item.trial_id for item in items} - {None}
             if trial_id
         }
+        for item in items:
+            if item.topic is Topic.SWEEP_ENDED:
+                trials |= {trial.id: trial for trial in self._trials.trials(item.sweep_id)}
         ended = {item.trial_id for item in items if item.topic is Topic.TRIAL_ENDED and item.trial_id}
         curves = {
             trial_id: self._trials.curve(trial_id, sweeps[trials[trial_id].sweep_id].metric) for trial_id in ended

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
@@ -23,6 +24,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 from requests import HTTPError, RequestException
 
+from orchestrator import health
 from orchestrator.errors import Unreachable
 from orchestrator.lifecycle import SweepState, TrialState
 from orchestrator.records import Links, OutboxItem, Sweep, Topic, Trial
@@ -36,6 +38,8 @@ PARAMS_A_REQUEST = 100
 LONGEST_KEY = 250
 LONGEST_PARAM = 500
 LONGEST_TAG = 5000
+FIGURES = "figures"
+"""Folder in a trial's checkpoint directory, and of the artifacts of its run."""
 
 # Answers by which MLflow says that it will never take this: asking again is in vain.
 REFUSALS = frozenset({400, 409, 413, 422})
@@ -179,6 +183,8 @@ class _Telling:
                 ("active_params", trial.active_params),
                 ("flops_per_token", trial.flops_per_token),
                 ("checkpoint_path", trial.checkpoint_path),
+                ("alarms", ", ".join(health.alarms(trial.metrics)) or None),
+                ("data_checksum", trial.data_checksum),
             )
             if value is not None
         }
@@ -186,6 +192,7 @@ class _Telling:
         def show(run_id: str) -> None:
             self._client.log_batch(run_id, tags=_tags(tags))
             self._attach_curve(run_id, trial)
+            self._attach_figures(run_id, trial)
             self._end(run_id, TrialState(item.payload["state"]), item)
 
         self._on_trial(trial, show)
@@ -198,7 +205,17 @@ class _Telling:
             figure = learning_curve(curve, metric=sweep.metric, goal=sweep.goal, title=title)
             self._attach(lambda: self._client.log_figure(run_id, figure, "learning_curve.png"))
 
+    def _attach_figures(self, run_id: str, trial: Trial) -> None:
+        folder = Path(trial.checkpoint_path, FIGURES) if trial.checkpoint_path else None
+        if folder and folder.is_dir():
+            self._attach(lambda: self._client.log_artifacts(run_id, str(folder), FIGURES))
+
     def _sweep_ended(self, item: OutboxItem) -> None:
+        # A trial's end is written when it is decided to stop it, and its figures are drawn after that
+        for trial in self._trials.values():
+            if trial.sweep_id == item.sweep_id and trial.state is not TrialState.SUCCEEDED and trial.checkpoint_path:
+                self._on_trial(trial, partial(self._attach_figures, trial=trial))
+
         def show(run_id: str) -> None:
             state = item.payload["state"]
             self._client.log_batch(run_id, tags=_tags({"orch.state": state, "orch.reason": item.payload["reason"]}))

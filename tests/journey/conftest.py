@@ -83,7 +83,7 @@ project: journey
 workload:
   task: bytes_lm
   model: {{d_model: 16, n_layers: 1, mixer: gru, feedforward: {{name: dense, hidden: 16}}}}
-  training: {{steps: {steps}, batch_size: 4, sequence_length: 32, eval_every: {every}, warmup_steps: 1}}
+  training: {{steps: {steps}, batch_size: 4, sequence_length: 32, eval_every: {every}, warmup_steps: 1, figures: false}}
 parameters:
   training.lr: [1e-3, 1e-2]
 seeds: 2

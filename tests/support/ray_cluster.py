@@ -60,7 +60,8 @@ def tiny_config(**training: Any) -> dict[str, Any]:
         {
             "task": {"name": "bytes_lm"},
             "model": {"d_model": 16, "n_layers": 1, "mixer": {"name": "gru"}},
-            "training": {"batch_size": 4, "sequence_length": 32, "steps": 30, "eval_every": 10} | training,
+            "training": {"batch_size": 4, "sequence_length": 32, "steps": 30, "eval_every": 10, "figures": False}
+            | training,
         }
     ).document()
     document.pop("seed")

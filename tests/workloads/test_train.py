@@ -29,7 +29,8 @@ def a_config(**training: Any) -> dict[str, Any]:
         "task": {"name": "bytes_lm", "corpus": CORPUS},
         "model": {"d_model": 16, "n_layers": 1, "mixer": "gru", "feedforward": {"name": "dense", "hidden": 16}},
         "training": {
-            "steps": 6, "batch_size": 4, "sequence_length": 64, "lr": 1e-2, "warmup_steps": 2, "eval_every": 2
+            "steps": 6, "batch_size": 4, "sequence_length": 64, "lr": 1e-2, "warmup_steps": 2, "eval_every": 2,
+            "figures": False,
         } | training,
         "seed": 3,
     }  # fmt: skip

@@ -25,7 +25,8 @@ def a_config(feedforward: str) -> dict[str, Any]:
         "task": {"name": "bytes_lm", "corpus": CORPUS},
         "model": {"d_model": 16, "n_layers": 1, "mixer": "gru", "feedforward": FEEDFORWARDS[feedforward]},
         "training": {
-            "steps": 9, "batch_size": 8, "sequence_length": 64, "lr": 1e-2, "warmup_steps": 2, "eval_every": 3
+            "steps": 9, "batch_size": 8, "sequence_length": 64, "lr": 1e-2, "warmup_steps": 2, "eval_every": 3,
+            "figures": False,
         },
         "seed": 1,
     }  # fmt: skip

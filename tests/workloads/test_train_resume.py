@@ -37,7 +37,8 @@ def bytes_trial(model: dict[str, Any], **training: Any) -> dict[str, Any]:
     return {
         "task": {"name": "bytes_lm", "corpus": CORPUS},
         "model": {"d_model": 16, "n_layers": 2, "feedforward": dense} | model,
-        "training": {"steps": STEPS, "batch_size": 4, "sequence_length": 256, "eval_every": 3} | training,
+        "training": {"steps": STEPS, "batch_size": 4, "sequence_length": 256, "eval_every": 3, "figures": False}
+        | training,
         "seed": 5,
     }
 
@@ -63,7 +64,7 @@ def killed_after(directory: Path, step: int, at: Path) -> Path:
 
 
 def assert_resumes_exactly(config: dict[str, Any], tmp_path: Path, kills: list[int]) -> None:
-    config["training"] |= {"checkpoint_every": 1, "keep_checkpoints": 1000}
+    config["training"] |= {"checkpoint_every": 1, "keep_checkpoints": 1000, "figures": False}
     whole = tmp_path / "whole"
     rows = list(train(config, checkpoint_dir=whole))
     end = load(latest(whole))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2, "max_steps": N
 
 
 def test_a_job_is_started_once_stopped_cleanly_and_continued_to_the_end(lab: Lab) -> None:
-    configs = [tiny_config(lr=lr, steps=120, eval_every=20) for lr in (1e-2, 1e-2, 3e-5, 1e-5)]
+    configs = [tiny_config(lr=lr, steps=120, eval_every=20, figures=True) for lr in (1e-2, 1e-2, 3e-5, 1e-5)]
     sweep = lab.add(configs, slots=2, early_terminate=ASHA | {"grace_steps": 20})
     launcher = lab.launcher()
     assert launcher.status(sweep) is DriverStatus.MISSING
@@ -167,6 +167,8 @@ def _files_are_there(lab: Lab, trial: Trial) -> None:
     assert f"step {trial.step}" in (directory / "log.txt").read_text()
     assert trial.checkpoint_path == str(directory / "checkpoints")
     assert list((directory / "checkpoints").glob("*.ckpt"))
+    drawn = {path.name for path in (directory / "checkpoints/figures").iterdir()}
+    assert drawn == {"learning_curve.png", "gate_histogram.png", "memory_profile.png"}
 
 
 def _get(lab: Lab, path: str) -> Any:

@@ -146,6 +146,29 @@ def test_a_sweep_with_two_trials_arrives_whole(record: Store, tracker: Tracker, 
     assert len(rest.runs(project)) == 3
 
 
+def test_figures_of_a_trial_are_artifacts_of_its_run_late_ones_with_the_sweeps_end(
+    record: Store, tracker: Tracker, rest: Rest, project: str, tmp_path: Path
+) -> None:
+    sweep, trials = a_started_sweep(record, project)
+    ready, late = (tmp_path / name for name in ("ready", "late"))
+    for trial, home, state in zip(trials, (ready, late), (TrialState.SUCCEEDED, TrialState.STOPPED), strict=True):
+        (home / "figures").mkdir(parents=True)
+        record.trials.record([a_report(trial.id, 1, **{"val_bpb": 1.0, "health/expert_dead": 1.0})])
+        record.trials.end_trial(trial.id, state, reason="", now=NOW, checkpoint_path=str(home))
+    (ready / "figures/load_heat_map.png").write_bytes(b"of the finished one")
+    courier = courier_for(record, tracker)
+    drain(courier, record)
+    (late / "figures/load_heat_map.png").write_bytes(b"of the stopped one")
+    record.sweeps.move_sweep(
+        record.sweeps.sweep(sweep.id), SweepState.FAILED, actor=Actor.COORDINATOR, reason="", now=NOW
+    )
+    drain(courier, record)
+    for trial, text in zip(trials, (b"of the finished one", b"of the stopped one"), strict=True):
+        run_id = record.trials.trial(trial.id).mlflow_run_id
+        assert rest.artifact(run_id, "figures/load_heat_map.png") == text
+        assert as_dict(rest.run(run_id)["data"]["tags"])["orch.alarms"] == "expert_dead"
+
+
 def test_telling_again_shows_nothing_twice(record: Store, tracker: Tracker, rest: Rest, project: str) -> None:
     """A courier that died after telling and before remembering: nothing is linked, nothing forgotten."""
     sweep, [trial, _] = a_started_sweep(record, project)
