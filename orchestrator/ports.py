@@ -272,5 +272,6 @@ class Tracker(Protocol):
     ) -> Links:
         """Show these items. Telling an item again must not show it twice.
 
-        trials: those that items name, and all of a sweep that ends. curves: (step, value) of the sweep's metric, by trial, for the trials that end among the items.
+        trials: those that items name, and all of a sweep that ends. curves: (step, value) of the sweep's metric, by
+        trial, for the trials that end among the items.
         """
