@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from orchestrator.aggregate import Aggregate
 from orchestrator.errors import BadInput
 from orchestrator.ports import BoardStore, SweepStore
 from orchestrator.records import DATA_CHECKSUM, Sweep, Trial
@@ -28,7 +29,8 @@ def leaderboard(
 ) -> Leaderboard:
     """The ranked configurations of a project or of one sweep.
 
-    Without either, the project of the newest sweep. Only sweeps with the same metric rank together: that of the newest.
+    Without either, the project of the newest sweep. Only sweeps with the same metric, aggregated
+    the same way, rank together: that of the newest.
 
     Raises:
         NotFound: no such sweep. BadInput: the cursor is none of ours.
@@ -41,9 +43,9 @@ def leaderboard(
     if not scope:
         return Leaderboard(project=project, metric=None, goal=None, rows=[], next_cursor=None)
     metric, goal = scope[0].metric, scope[0].goal
-    comparable = {each.id: each for each in scope if (each.metric, each.goal) == (metric, goal)}
+    comparable = {each.id: each for each in scope if _ranked_by(each) == _ranked_by(scope[0])}
     found = board.board_trials(project=scope[0].project, sweep_id=scope[0].id if sweep is not None else None)
-    trials = [trial for trial in found if trial.sweep_id in comparable and metric in trial.metrics]
+    trials = [trial for trial in found if trial.sweep_id in comparable and trial.score is not None]
     rows = ranked(trials, comparable, metric, maximize=goal == "maximize")
     start = _start(cursor)
     page = rows[start : start + limit]
@@ -78,10 +80,14 @@ def estimate(values: Sequence[float]) -> MetricEstimate:
     return MetricEstimate(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
+def _ranked_by(sweep: Sweep) -> tuple[str, Aggregate]:
+    return sweep.metric, Aggregate.of(sweep.spec, sweep.goal)
+
+
 def _ranked(
     groups: Iterable[Sequence[Trial]], sweeps: dict[int, Sweep], metric: str, sign: float
 ) -> list[LeaderboardRow]:
-    scored = [(_row(group, sweeps), min(trial.id for trial in group)) for group in groups]
+    scored = [(_row(group, sweeps, metric), min(trial.id for trial in group)) for group in groups]
     scored.sort(key=lambda item: (sign * item[0].metrics[metric].mean, item[1]))
     rows = [row for row, _ in scored]
     for place, row in enumerate(rows):
@@ -90,7 +96,7 @@ def _ranked(
     return rows
 
 
-def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
+def _row(group: Sequence[Trial], sweeps: dict[int, Sweep], metric: str) -> LeaderboardRow:
     # One trial a seed, the newest: a configuration that two sweeps share must not count a seed twice.
     by_seed = {trial.seed: trial for trial in sorted(group, key=lambda trial: trial.id)}
     chosen = sorted(by_seed.values(), key=lambda trial: trial.id)
@@ -98,6 +104,7 @@ def _row(group: Sequence[Trial], sweeps: dict[int, Sweep]) -> LeaderboardRow:
     metrics = {
         name: estimate([trial.metrics[name] for trial in chosen if name in trial.metrics]) for name in sorted(names)
     }
+    metrics[metric] = estimate([trial.score for trial in chosen if trial.score is not None])
     return LeaderboardRow(
         rank=0,
         params=dict(chosen[0].params),

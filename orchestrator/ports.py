@@ -12,6 +12,7 @@ from orchestrator.records import (
     Capacity,
     DriverStatus,
     Event,
+    Healthy,
     Links,
     NewSweep,
     NewTrial,
@@ -174,10 +175,11 @@ class TrialStore(Protocol):
         now: datetime,
         checkpoint_path: str | None = None,
         own_failure: bool = False,
+        healthy: Healthy | None = None,
     ) -> Trial:
         """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
 
-        own_failure adds one to `failures`.
+        own_failure adds one to `failures`. healthy: what alone counts of its curve from now on.
         """
 
     def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:

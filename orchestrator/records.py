@@ -93,6 +93,11 @@ class Sweep:
     waited_s: float
     max_concurrent: int | None
 
+    @property
+    def depends_on(self) -> tuple[int, ...]:
+        """Sweeps that must have succeeded before it starts."""
+        return tuple(map(int, self.spec.get("depends_on", ())))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -102,6 +107,7 @@ class Trial:
     metrics: last value by name. best: best value of the sweep's metric, with its step.
     checkpoint_path: directory that `workloads.train(resume_from=...)` takes; None before the first checkpoint.
     step: last recorded step.
+    score: the sweep's metric over the whole curve, as `metric.aggregate` says; what ranks it.
     identity, parent_trial_id, parent_step: see NewTrial. shared_from: the trial that ran in its stead.
     """
 
@@ -131,6 +137,14 @@ class Trial:
     parent_trial_id: int | None
     parent_step: int | None
     shared_from: int | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healthy:
+    """The part of a curve that counts after a rewind. until: its last step; None where no part of it does."""
+
+    until: int | None
 
     @property
     def data_checksum(self) -> str | None:

@@ -30,6 +30,7 @@ class TrialDocument(Answer):
     params: dict[str, Any] = Field(description="Swept names and their values.")
     metrics: dict[str, float] = Field(description="Last value of every reported metric.")
     alarms: dict[str, int] = Field(description="Health alarms that its last report holds: layers by kind.")
+    score: float | None = Field(description="The sweep's metric, as `metric.aggregate` says; what ranks the trial.")
     best: float | None = Field(description="Best value of the sweep's metric.")
     step: int = Field(description="Last reported step.")
     steps: int = Field(description="Steps that the trial was to run.")
@@ -259,6 +260,7 @@ def trial_document(trial: Trial) -> TrialDocument:
         params=dict(trial.params),
         metrics=dict(trial.metrics),
         alarms=health.alarms(trial.metrics),
+        score=trial.score,
         best=trial.best,
         step=trial.step,
         steps=int(trial.config.get("training", {}).get("steps", 0)),

@@ -128,7 +128,7 @@ def trials(document: report.SweepDocument) -> Table:
             *(cell(trial.params.get(name)) for name in names),
             str(trial.seed),
             f"{trial.step}/{trial.steps}",
-            number(trial.metrics.get(document.metric)),
+            number(trial.score),
             number(trial.best),
             *([ailments(trial.alarms)] if ailing else []),
             trial.reason.partition(": ")[0] if trial.state == "stopped" else trial.reason,

@@ -7,7 +7,6 @@ configuration that was tried before, in order.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -99,8 +98,7 @@ class Learner:
     def _value(self, group: Sequence[Trial]) -> float | None:
         """Mean of the metric over the seeds that have a result."""
         good = (TrialState.SUCCEEDED, TrialState.STOPPED)
-        values = [each.metrics[self._sweep.metric] for each in group if each.state in good]
-        values = [value for value in values if math.isfinite(value)]
+        values = [each.score for each in group if each.state in good and each.score is not None]
         return fmean(values) if values else None
 
     def _replay(self) -> None:

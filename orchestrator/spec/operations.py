@@ -1,4 +1,4 @@
-"""The sections of the sweep file that say how it runs: seeds, limits, resources, what ends a trial, what comes first."""
+"""The sections of the sweep file that say how it runs: seeds, limits, resources, what ends a trial, what is first."""
 
 from __future__ import annotations
 

@@ -171,6 +171,7 @@ trial = sa.Table(
     sa.Column("parent_trial_id", sa.ForeignKey("trial.id", ondelete="SET NULL"), index=True),
     sa.Column("parent_step", sa.BigInteger),
     sa.Column("shared_from", sa.ForeignKey("trial.id", ondelete="SET NULL"), index=True),
+    sa.Column("score", sa.Double),
     sa.UniqueConstraint("sweep_id", "number"),
     sa.Index(None, "sweep_id", "state"),
     sqlite_autoincrement=True,

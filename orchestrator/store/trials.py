@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from orchestrator import health
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_move
-from orchestrator.records import NewTrial, Report, Scalar, Topic, Trial
+from orchestrator.records import Healthy, NewTrial, Report, Scalar, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
+from orchestrator.store.scores import merged_curve, score_until, update_scores
 
 OPEN = tuple(state for state in TrialState if state not in TRIAL_ENDS)
 
@@ -102,6 +103,7 @@ class SqlTrials:
             fresh = _insert_points(connection, reports)
             alarms = _alarms(connection, fresh, sweeps)
             _summarise(connection, fresh, sweeps)
+            update_scores(connection, fresh, sweeps)
             _advance(connection, reports)
             for trial_id, path in sorted(checkpoints.items()):
                 connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(checkpoint_path=path))
@@ -117,10 +119,11 @@ class SqlTrials:
         now: datetime,
         checkpoint_path: str | None = None,
         own_failure: bool = False,
+        healthy: Healthy | None = None,
     ) -> Trial:
         """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
 
-        own_failure adds one to `failures`. Raises NotFound, IllegalMove.
+        own_failure adds one to `failures`. healthy: what alone counts of its curve. Raises NotFound, IllegalMove.
         """
         if state not in TRIAL_ENDS | {TrialState.PENDING}:
             raise IllegalMove(f"end_trial moves a trial to an end or back to {TrialState.PENDING}, not to {state}")
@@ -129,6 +132,8 @@ class SqlTrials:
             changes: dict[str, Any] = {"failures": row.failures + own_failure}
             if checkpoint_path is not None:
                 changes["checkpoint_path"] = checkpoint_path
+            if healthy is not None:
+                changes["score"] = score_until(connection, trial_id, healthy.until)
             events = move_trials(connection, [row], state, actor=Actor.DRIVER, reason=reason, now=now, **changes)
             if state in TRIAL_ENDS:
                 audit.write_outbox(connection, [ended_item(row, state, reason=reason, now=now)])
@@ -137,15 +142,8 @@ class SqlTrials:
 
     def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
         """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
-        point = t.metric_point.c
-        query = (
-            sa.select(point.step, point.value)
-            .where(point.trial_id == trial_id, point.name == metric)
-            .order_by(point.attempt)
-        )
         with self._database.read() as connection:
-            latest: dict[int, float] = {row.step: row.value for row in connection.execute(query)}
-        return sorted(latest.items())
+            return merged_curve(connection, trial_id, metric)
 
 
 def insert_trials(connection: sa.Connection, sweep_id: int, trials: Sequence[NewTrial]) -> list[int]:
@@ -292,6 +290,7 @@ def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyR
         parent_trial_id=row.parent_trial_id,
         parent_step=row.parent_step,
         shared_from=row.shared_from,
+        score=row.score,
     )
 
 
@@ -332,7 +331,8 @@ def _expect_finite(reports: Sequence[Report]) -> None:
 
 
 def _sweeps_of(connection: sa.Connection, trial_ids: set[int]) -> dict[int, AnyRow]:
-    query = sa.select(t.trial.c.id.label("trial_id"), t.sweep.c.id, t.sweep.c.metric, t.sweep.c.goal).join(t.sweep)
+    c = t.sweep.c
+    query = sa.select(t.trial.c.id.label("trial_id"), c.id, c.metric, c.goal, c.spec).join(t.sweep)
     rows = connection.execute(query.where(t.trial.c.id.in_(trial_ids)))
     sweeps = {row.trial_id: row for row in rows}
     for trial_id in sorted(trial_ids - sweeps.keys()):

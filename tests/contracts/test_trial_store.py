@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState
-from orchestrator.records import Report, Topic, Trial
+from orchestrator.records import Healthy, Report, Topic, Trial
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, a_trial, some_trials
 from tests.support.clock import FakeClock
@@ -302,3 +302,39 @@ class TestRequeueing:
         with pytest.raises(IllegalMove, match="from cancelled to succeeded"):
             store.trials.end_trial(trial.id, T.SUCCEEDED, reason="", now=NOW)
         assert store.trials.requeue_trials(sweep.id, reason="", now=NOW) == []
+
+
+class TestScores:
+    """`trial.score`: the ranking metric over the whole curve."""
+
+    @pytest.mark.parametrize(
+        ("words", "goal", "score"),
+        [
+            ({}, "minimize", 4.0),
+            ({"aggregate": "last"}, "maximize", 4.0),
+            ({"aggregate": "best"}, "minimize", 1.0),
+            ({"aggregate": "best"}, "maximize", 4.0),
+            ({"aggregate": "mean_last_k", "k": 3}, "minimize", 7 / 3),
+        ],
+    )
+    def test_follow_the_reports_as_the_sweep_says(
+        self, store: Store, words: dict[str, object], goal: str, score: float
+    ) -> None:
+        trial = started(store, spec={"metric": words}, goal=goal)
+        assert trial.score is None
+        for step, value in ((10, 3.0), (20, 1.0), (30, 2.0), (40, 4.0)):
+            store.trials.record([a_report(trial.id, step, val_bpb=value, other=9.0)])
+        assert store.trials.trial(trial.id).score == pytest.approx(score)
+
+    def test_after_a_rewind_the_healthy_part_alone_counts(self, store: Store) -> None:
+        trial = started(store, spec={"metric": {"aggregate": "mean_last_k", "k": 2}})
+        for step, value in ((10, 3.0), (20, 1.0), (30, 9.0)):
+            store.trials.record([a_report(trial.id, step, val_bpb=value)])
+        ended = store.trials.end_trial(trial.id, T.STOPPED, reason="", now=NOW, healthy=Healthy(until=20))
+        assert (ended.score, ended.metrics["val_bpb"]) == (2.0, 9.0)
+
+    def test_without_a_healthy_report_there_is_none(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.record([a_report(trial.id, 10, val_bpb=3.0)])
+        ended = store.trials.end_trial(trial.id, T.STOPPED, reason="", now=NOW, healthy=Healthy(until=None))
+        assert ended.score is None

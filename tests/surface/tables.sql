@@ -108,6 +108,7 @@ CREATE TABLE trial (
   parent_trial_id INTEGER, 
   parent_step BIGINT, 
   shared_from INTEGER, 
+  score DOUBLE, 
   CONSTRAINT uq_trial_sweep_id_number UNIQUE (sweep_id, number), 
   CONSTRAINT fk_trial_sweep_id FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE, 
   CONSTRAINT ck_trial_state CHECK (state IN ('pending', 'running', 'paused', 'succeeded', 'stopped', 'failed', 'cancelled')), 
