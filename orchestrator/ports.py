@@ -44,6 +44,8 @@ class SweepStore(Protocol):
 
         With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
         where the key came with other content.
+
+        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves.
         """
 
     def sweep(self, sweep_id: int) -> Sweep:
@@ -157,6 +159,12 @@ class TrialStore(Protocol):
 
     def describe_trial(self, trial_id: int, *, params_count: int, active_params: int, flops_per_token: float) -> None:
         """Write a trial's size."""
+
+    def identify_trial(self, trial_id: int, identity: str | None) -> None:
+        """Write what a trial is; None where it is a mixture that nothing equals."""
+
+    def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
+        """By identity, the trial whose result stands for it; of trials of these configurations."""
 
     def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.

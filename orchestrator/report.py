@@ -43,6 +43,10 @@ class TrialDocument(Answer):
     flops_per_token: float | None
     started_at: str | None
     ended_at: str | None
+    identity: str | None = Field(description="Hash of configuration, code, data and seed; null before it is known.")
+    shared_from: int | None = Field(description="The trial of another sweep whose result this is.")
+    parent_trial_id: int | None = Field(description="The trial from whose checkpoint it started.")
+    parent_step: int | None = Field(description="Step of that checkpoint.")
 
 
 class SweepSummary(Answer):
@@ -145,6 +149,7 @@ class PlanDocument(Answer):
     goal: str
     trials: int
     configurations: int
+    shared: int = Field(description="Trials that have a result already, from earlier sweeps, and will not run.")
     seeds: list[int]
     axes: dict[str, str] = Field(description="Each parameter with its values or its range.")
     first: list[PlannedTrial] = Field(description="The first trials, as they will run.")
@@ -273,6 +278,10 @@ def trial_document(trial: Trial) -> TrialDocument:
         flops_per_token=trial.flops_per_token,
         started_at=_iso(trial.started_at),
         ended_at=_iso(trial.ended_at),
+        identity=trial.identity,
+        shared_from=trial.shared_from,
+        parent_trial_id=trial.parent_trial_id,
+        parent_step=trial.parent_step,
     )
 
 

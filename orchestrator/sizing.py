@@ -27,11 +27,15 @@ class SubprocessSizer:
         Raises:
             BadInput: no model has this configuration.
         """
-        question = json.dumps(config, sort_keys=True)
-        with self._lock:
-            if question not in self._known:
-                self._known[question] = self._ask(question)
-            return self._known[question]
+        return self._answer("budget", config)
+
+    def data_checksum(self, config: Mapping[str, Any]) -> int:
+        """What a trial of this configuration will report as `data_checksum`.
+
+        Raises:
+            BadInput: its data are not on this machine.
+        """
+        return int(self._answer("data", {"task": config.get("task", {})})["checksum"])
 
     def close(self) -> None:
         """End the process."""
@@ -46,6 +50,13 @@ class SubprocessSizer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _answer(self, kind: str, config: Mapping[str, Any]) -> dict[str, float]:
+        question = json.dumps({kind: config}, sort_keys=True)
+        with self._lock:
+            if question not in self._known:
+                self._known[question] = self._ask(question)
+            return self._known[question]
 
     def _ask(self, question: str) -> dict[str, float]:
         if self._process is None:

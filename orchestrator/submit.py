@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import BadInput, Unreachable
+from orchestrator.identity import identity_of
 from orchestrator.matching import Sizer
 from orchestrator.planning import Plan, as_scalar, make_plan
-from orchestrator.ports import Clock, Launcher, SweepStore
-from orchestrator.records import Capacity, NewSweep, Once, Sweep
+from orchestrator.ports import Clock, Launcher, SweepStore, TrialStore
+from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
 from orchestrator.report import PlanDocument, PlannedTrial
 from orchestrator.spec import SweepSpec
 from orchestrator.spec.document import Document
 from orchestrator.spec.load import check_document, read_document
 from orchestrator.spec.model import Parameter
+from workloads.version import code_version
 
 SHOWN_TRIALS = 12
 
@@ -48,8 +50,29 @@ def check(document: Document, capacity: Capacity | None, sizer: Sizer | None) ->
     return Accepted(spec, plan)
 
 
-def plan_document(accepted: Accepted) -> PlanDocument:
-    """What a checked file would do."""
+def with_identities(trials: Sequence[NewTrial], store: TrialStore, sizer: Sizer | None) -> tuple[list[NewTrial], int]:
+    """The trials, those that may have a result already with their identity; and how many have one.
+
+    What a trial's data are takes a process with torch to tell, which is asked only where a configuration has run.
+    """
+    known = store.results(sorted({trial.config_hash for trial in trials})) if sizer is not None else {}
+    if not known or sizer is None:
+        return list(trials), 0
+    code = code_version()
+    found = []
+    for trial in trials:
+        try:
+            checksum = sizer.data_checksum(trial.config)
+        except BadInput:
+            found.append(trial)
+            continue
+        identity = identity_of(trial.config_hash, trial.seed, code=code, data_checksum=checksum)
+        found.append(replace(trial, identity=identity))
+    return found, sum(each.identity in known for each in found)
+
+
+def plan_document(accepted: Accepted, shared: int = 0) -> PlanDocument:
+    """What a checked file would do. shared: trials of it that have a result already."""
     spec, plan = accepted.spec, accepted.plan
     assert spec.metric is not None, "load_spec fills in the metric"
     return PlanDocument(
@@ -59,6 +82,7 @@ def plan_document(accepted: Accepted) -> PlanDocument:
         goal=spec.metric.goal,
         trials=len(plan.trials),
         configurations=plan.configurations,
+        shared=shared,
         seeds=spec.seeds.numbers,
         axes={name: _axis(parameter) for name, parameter in spec.parameters.items()},
         first=[
@@ -75,13 +99,15 @@ def submit(
     *,
     user: str,
     store: SweepStore,
+    trials: TrialStore,
     launcher: Launcher,
     clock: Clock,
     sizer: Sizer | None = None,
+    rerun: bool = False,
     once: Once | None = None,
     allow: Callable[[str], object] = str,
 ) -> Sweep:
-    """Check a sweep file and queue it.
+    """Check a sweep file and queue it. Trials that have a result already get it, unless `rerun` says otherwise.
 
     Args:
         once: submitting again under its key gives the sweep that is there.
@@ -110,7 +136,8 @@ def submit(
         goal=spec.metric.goal,
         user=user,
     )
-    return store.add_sweep(new, accepted.plan.trials, now=clock.now(), once=once)
+    planned = accepted.plan.trials if rerun else with_identities(accepted.plan.trials, trials, sizer)[0]
+    return store.add_sweep(new, planned, now=clock.now(), once=once)
 
 
 def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:

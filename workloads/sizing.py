@@ -1,27 +1,46 @@
-"""Budgets on request, for programs that must not import torch: configurations in, budgets out, one JSON line each.
+"""Answers on request, for programs that must not import torch: a question in, an answer out, one JSON line each.
 
-echo '{"model": {"d_model": 64}}' | python -m workloads.sizing
+echo '{"budget": {"model": {"d_model": 64}}}' | python -m workloads.sizing
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 
 from workloads.budget import budget
+from workloads.build import task_of
+from workloads.config import TrialConfig
+from workloads.errors import WorkloadError
+from workloads.tasks.base import data_checksum
 
 
 def answers(lines: Iterable[str]) -> Iterator[str]:
-    """For each configuration its budget's columns, or {"error": why} for one that no model can have."""
+    """{"budget": configuration} is answered with its columns, {"data": configuration} with {"checksum": number}.
+
+    {"error": why} where no model has the configuration, or its data are not here.
+    """
     for line in lines:
+        ((kind, config),) = json.loads(line).items()
         try:
-            answer: dict[str, object] = dict(budget(json.loads(line)).columns())
-        except ValueError as error:
+            answer = _ANSWERS[kind](config)
+        except (ValueError, WorkloadError) as error:
             answer = {"error": str(error)}
         yield json.dumps(answer)
+
+
+def _data(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"checksum": data_checksum(task_of(TrialConfig.parse(config)))}
+
+
+_ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "budget": lambda config: dict(budget(config).columns()),
+    "data": _data,
+}
 
 
 if __name__ == "__main__":

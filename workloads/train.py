@@ -28,7 +28,7 @@ from workloads.optim.ema import WeightAverage
 from workloads.optim.sophia import Sophia
 from workloads.shell import ModelOutput, SequenceModel
 from workloads.slots import for_each_router
-from workloads.tasks.base import Batch
+from workloads.tasks.base import Batch, data_checksum
 
 LOG = logging.getLogger(__name__)
 
@@ -128,8 +128,7 @@ class Trainer:
         self.rows: list[Row] = []
         self.constants: Row = {
             **measure(self.model, self.task, trial).columns(),
-            # 48 bits: a float64 column holds them exactly
-            "data_checksum": int(self.task.fingerprint[:12], 16),
+            "data_checksum": data_checksum(self.task),
             **{f"baseline/{name}": value for name, value in self.task.baseline(self.signature.sequence_length).items()},
         }
         self.probe = Probe(self.task, trial.training.batch_size, self.signature.sequence_length)

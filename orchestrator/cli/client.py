@@ -27,10 +27,10 @@ class Client:
             base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=httpx.Timeout(30, connect=5)
         )
 
-    def submit(self, text: str, file: str, user: str) -> report.SweepDocument:
+    def submit(self, text: str, file: str, user: str, *, rerun: bool = False) -> report.SweepDocument:
         """Queue a sweep file, once: a request whose answer got lost is sent again under the same key."""
         request = {
-            "json": {"text": text, "file": file, "user": user},
+            "json": {"text": text, "file": file, "user": user, "rerun": rerun},
             "headers": {"Idempotency-Key": uuid.uuid4().hex},
         }
         for wait_s in RETRY_WAITS_S:

@@ -124,7 +124,7 @@ def trials(document: report.SweepDocument) -> Table:
     for trial in document.trials:
         table.add_row(
             str(trial.trial_id),
-            state(trial.state),
+            state(trial.state).append(", shared" if trial.shared_from is not None else ""),
             *(cell(trial.params.get(name)) for name in names),
             str(trial.seed),
             f"{trial.step}/{trial.steps}",
@@ -184,12 +184,25 @@ def trial(document: report.TrialDocument) -> RenderableType:
         "parameters": grouped(document.params_count),
         "active parameters": grouped(document.active_params), "FLOPs a token": number(document.flops_per_token),
         "checkpoint": document.checkpoint_path, "MLflow run": document.mlflow_run_id,
+        "shared from": trial_word(document.shared_from), "starts from": _lineage(document),
+        "identity": document.identity and document.identity[:16],
         **document.params, **{name: number(value, 6) for name, value in document.metrics.items()},
     }  # fmt: skip
     for name, value in rows.items():
         if value is not None and str(value):
             table.add_row(name, value if isinstance(value, Text) else cell(value))
     return table
+
+
+def trial_word(trial_id: int | None) -> str | None:
+    """t17: as `orch show` takes it."""
+    return None if trial_id is None else f"t{trial_id}"
+
+
+def _lineage(document: report.TrialDocument) -> str | None:
+    if document.parent_trial_id is None:
+        return None
+    return f"t{document.parent_trial_id} at step {document.parent_step}"
 
 
 def leaderboard(board: report.Leaderboard) -> RenderableType:

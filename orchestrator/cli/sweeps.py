@@ -52,6 +52,7 @@ def submit(
     file: FileArgument,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it to its end; exit 1 if it fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and queue nothing.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Train also what an earlier sweep has a result of.")] = False,
     profile: ProfileOption = None,
     assignments: SetOption = None,
     format: FormatOption = Format.TABLE,
@@ -73,10 +74,12 @@ def submit(
 
     loaded = load(file, profile, assignments or [])
     client = connect(start=True)
-    document = client.submit(loaded.text, str(file), user_name())
+    document = client.submit(loaded.text, str(file), user_name(), rerun=rerun)
     as_json = format is Format.JSON
     say = render.note if as_json else render.say
-    say(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials")
+    shared = sum(trial.shared_from is not None for trial in document.trials)
+    known = f", {shared} of them known from earlier sweeps (`--rerun` trains them again)" if shared else ""
+    say(f"sweep {document.sweep_id} ({document.name}) is queued: {len(document.trials)} trials{known}")
     if not wait:
         if as_json:
             render.print_json(document)

@@ -41,11 +41,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """A row of the training loop, which waits for a decision. checkpoint: directory, once it holds one."""
+    """A row of the training loop, which waits for a decision.
+
+    checkpoint: directory, once it holds one. code: `workloads.version.code_version` of what trains.
+    """
 
     step: int
     metrics: Mapping[str, float]
     checkpoint: str | None = None
+    code: str = ""
 
 
 class Outcome(StrEnum):

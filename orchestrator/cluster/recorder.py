@@ -15,12 +15,14 @@ from ray.tune.schedulers import TrialScheduler
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.search import STEP, Asha, Median, RunAll, steps_of
 from orchestrator.cluster.trainable import HAPPENING
+from orchestrator.identity import identity_of
 from orchestrator.lifecycle import TrialState
 from orchestrator.ports import Clock, TrialStore
 from orchestrator.records import Report, Sweep, Trial
 
 LOG = logging.getLogger(__name__)
 LOSSES_WITHOUT_PROGRESS = 5
+DATA = "data_checksum"
 SIZE_COLUMNS = ("params", "active_params", "train_flops_per_token")
 
 
@@ -31,6 +33,7 @@ class Recorder:
         self._store, self._sweep, self._clock = store, sweep, clock
         self._trials = {trial.id: trial for trial in trials}
         self._losses: dict[int, int] = {}
+        self._identified: set[int] = set()
 
     def trial(self, trial_id: int) -> Trial:
         """As last written."""
@@ -39,12 +42,14 @@ class Recorder:
     def started(self, trial_id: int, where: str) -> None:
         """A slot was leased to it."""
         trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
+        self._identified.discard(trial_id)
         LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, where)
 
     def reported(self, trial_id: int, reported: Reported) -> None:
         """A row of its curve."""
         self._losses.pop(trial_id, None)
         self._describe(trial_id, reported)
+        self._identify(trial_id, reported)
         metrics = {name: value for name, value in reported.metrics.items() if math.isfinite(value)}
         report = Report(
             trial_id=trial_id,
@@ -63,6 +68,28 @@ class Recorder:
         params, active, flops = (float(value) for value in found if value is not None)
         self._store.describe_trial(trial_id, params_count=int(params), active_params=int(active), flops_per_token=flops)
         self._trials[trial_id] = replace(self._trials[trial_id], params_count=int(params))
+
+    def _identify(self, trial_id: int, reported: Reported) -> None:
+        """At the first report of an attempt; a trial that other code or data began is a mixture, which is nothing."""
+        trial = self._trials[trial_id]
+        if trial_id in self._identified or not reported.code or DATA not in reported.metrics:
+            return
+        self._identified.add(trial_id)
+        identity = self._identity(trial, reported)
+        if trial.step and trial.identity != identity:
+            identity = None
+        if trial.identity != identity:
+            self._store.identify_trial(trial_id, identity)
+
+    def _identity(self, trial: Trial, reported: Reported) -> str | None:
+        parent = None
+        if trial.parent_trial_id is not None and trial.parent_step is not None:
+            origin = self._store.trial(trial.parent_trial_id).identity
+            if origin is None:
+                return None
+            parent = (origin, trial.parent_step)
+        checksum = int(reported.metrics[DATA])
+        return identity_of(trial.config_hash, trial.seed, code=reported.code, data_checksum=checksum, parent=parent)
 
     def ended(
         self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, *, own: bool = False

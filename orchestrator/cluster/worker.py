@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -50,6 +51,8 @@ def serve(config: dict[str, Any]) -> None:
     import torch  # noqa: F401
 
     import workloads.train  # noqa: F401
+
+    _code()
 
     # What is loaded now stays; a collection need not walk it after every trial
     gc.collect()
@@ -158,7 +161,15 @@ def _unfinished_row(trial: Any, checkpoints: Path) -> list[dict[str, float | int
 
 def _reported(row: dict[str, float | int], directory: Path) -> Reported:
     metrics = {name: float(value) for name, value in row.items() if name != "step"}
-    return Reported(step=int(row["step"]), metrics=metrics, checkpoint=_checkpoint_in(directory))
+    return Reported(step=int(row["step"]), metrics=metrics, checkpoint=_checkpoint_in(directory), code=_code())
+
+
+@functools.cache
+def _code() -> str:
+    """Of what this process imported when it started, which is not what lies on disk later."""
+    from workloads.version import code_version
+
+    return code_version()
 
 
 def _brief(reported: Reported) -> str:

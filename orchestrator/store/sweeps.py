@@ -15,6 +15,7 @@ from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
+from orchestrator.store.sharing import share_results
 from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials, put_back
 
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
@@ -35,6 +36,8 @@ class SqlSweeps:
 
         With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
         where the key came with other content.
+
+        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves.
         """
         with self._database.write() as connection:
             if once is not None and (known := _submitted(connection, once)) is not None:
@@ -65,8 +68,10 @@ class SqlSweeps:
                 connection.execute(
                     sa.insert(t.submission).values(key=once.key, content=once.content, sweep_id=sweep_id)
                 )
+            shared = share_results(connection, sweep_id, now=now)
             reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
-            audit.write_events(connection, [audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)])
+            submitted = audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)
+            audit.write_events(connection, [submitted, *shared])
             return _load_one(connection, sweep_id)
 
     def sweep(self, sweep_id: int) -> Sweep:

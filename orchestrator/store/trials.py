@@ -20,6 +20,7 @@ from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 
+NAMES_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
 OPEN = tuple(state for state in TrialState if state not in TRIAL_ENDS)
 
 
@@ -87,6 +88,23 @@ class SqlTrials:
             if not connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(values)).rowcount:
                 raise _no_trial(trial_id)
 
+    def identify_trial(self, trial_id: int, identity: str | None) -> None:
+        """Write what a trial is; None where it is a mixture that nothing equals. Raises NotFound."""
+        with self._database.write() as connection:
+            statement = sa.update(t.trial).where(t.trial.c.id == trial_id).values(identity=identity)
+            if not connection.execute(statement).rowcount:
+                raise _no_trial(trial_id)
+
+    def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
+        """By identity, the trial whose result stands for it; of trials of these configurations."""
+        found: dict[str, int] = {}
+        with self._database.read() as connection:
+            for start in range(0, len(config_hashes), NAMES_A_QUERY):
+                some = config_hashes[start : start + NAMES_A_QUERY]
+                query = sa.select(t.result).join(t.trial).where(t.trial.c.config_hash.in_(some))
+                found |= {row.identity: row.trial_id for row in connection.execute(query)}
+        return found
+
     def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
@@ -135,6 +153,8 @@ class SqlTrials:
             if healthy is not None:
                 changes["score"] = score_until(connection, trial_id, healthy.until)
             events = move_trials(connection, [row], state, actor=Actor.DRIVER, reason=reason, now=now, **changes)
+            if state is TrialState.SUCCEEDED and row.identity is not None:
+                _stand(connection, row)
             if state in TRIAL_ENDS:
                 audit.write_outbox(connection, [ended_item(row, state, reason=reason, now=now)])
             audit.write_events(connection, events)
@@ -313,6 +333,14 @@ def _lock_trial(connection: sa.Connection, trial_id: int) -> AnyRow:
 
 def _no_trial(trial_id: int) -> NotFound:
     return NotFound(f"no trial {trial_id}; `orch show SWEEP` lists a sweep's trials with their ids")
+
+
+def _stand(connection: sa.Connection, row: AnyRow) -> None:
+    """This trial's result stands for its identity from now on: the newest is of the machine as it is now."""
+    statement = insert(connection, t.result).values(identity=row.identity, trial_id=row.id)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["identity"], set_={"trial_id": statement.excluded.trial_id})
+    )
 
 
 def _expect_sweep(connection: sa.Connection, sweep_id: int) -> None:

@@ -18,7 +18,8 @@ def page(service: Service, trial: Trial, offset: int) -> report.LogPage:
     The trial must have been read before: what it wrote before it ended is then never cut off.
     """
     over = report.is_over(trial)
-    piece = _read(service.storage, service.log_path(trial.sweep_id, trial.id), offset)
+    ran = service.trials.trial(trial.shared_from) if trial.shared_from is not None else trial
+    piece = _read(service.storage, service.log_path(ran.sweep_id, ran.id), offset)
     full = len(piece) == PAGE_BYTES
     if full or not over:
         piece = piece[: _whole(piece)]

@@ -12,7 +12,7 @@ from orchestrator.access import digest
 from orchestrator.lifecycle import SweepState
 from orchestrator.records import Once
 from orchestrator.spec.load import read_document
-from orchestrator.submit import check, plan_document, submit
+from orchestrator.submit import check, plan_document, submit, with_identities
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web.auth import Submitter, Viewer
 from orchestrator.web.errors import answers
@@ -32,6 +32,12 @@ class SweepFile(BaseModel):
     )
 
 
+class Submission(SweepFile):
+    """A sweep file that is to be queued."""
+
+    rerun: bool = Field(False, description="Train also what an earlier sweep has a result of.")
+
+
 def routes(service: Service, _: Doorkeeper) -> APIRouter:
     """The router."""
     router = APIRouter(tags=["sweeps"])
@@ -39,7 +45,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
 
     @router.post("/sweeps", status_code=201, responses=answers(400, 409, 413, 422))
     def submit_sweep(
-        body: SweepFile,
+        body: Submission,
         who: Submitter,
         idempotency_key: Annotated[
             str | None,
@@ -55,9 +61,11 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             body.file,
             user=who.acting_for(body.user),
             store=sweeps,
+            trials=trials,
             launcher=service.launcher,
             clock=service.clock,
             sizer=service.sizer,
+            rerun=body.rerun,
             once=once,
             allow=who.scope,
         )
@@ -66,7 +74,8 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     @router.post("/check", responses=answers(400, 413, 422))
     def check_sweep(body: SweepFile, _: Viewer) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
-        return plan_document(check(read_document(body.text, body.file), service.capacity(), service.sizer))
+        accepted = check(read_document(body.text, body.file), service.capacity(), service.sizer)
+        return plan_document(accepted, with_identities(accepted.plan.trials, trials, service.sizer)[1])
 
     @router.get("/sweeps", responses=answers(422))
     def list_sweeps(

@@ -48,7 +48,9 @@ def coordinator(store, launcher):
 def queue(store, launcher):
     def add(name: str = "a", priority: int = 50, project: str = "default"):
         text = TEXT.format(name=name, priority=priority, project=project)
-        return submit(text, "f.yaml", user="u", store=store.sweeps, launcher=launcher, clock=FixedClock())
+        return submit(
+            text, "f.yaml", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=FixedClock()
+        )
 
     return add
 
@@ -362,7 +364,9 @@ def test_a_search_that_learns_counts_what_it_has_yet_to_propose(coordinator, sto
     text = (
         "name: l\nparameters: {training.lr: {min: 1e-3, max: 1e-2}}\nsearch: {method: tpe, max_trials: 9, startup: 1}\n"
     )
-    sweep = submit(text, "f.yaml", user="u", store=store.sweeps, launcher=launcher, clock=FixedClock())
+    sweep = submit(
+        text, "f.yaml", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=FixedClock()
+    )
     assert len(store.trials.trials(sweep.id)) == 1
     tick(coordinator, 3)
     assert store.sweeps.sweep(sweep.id).slots == 2
