@@ -14,6 +14,7 @@ from orchestrator.tokens import Doorkeeper
 from orchestrator.web.auth import Submitter
 from orchestrator.web.errors import answers
 from orchestrator.web.service import Service
+from orchestrator.web.sweeps import Reference
 
 User = Annotated[str, Query(max_length=100, description="Heeded with an admin's token; others act as themselves.")]
 
@@ -21,13 +22,13 @@ User = Annotated[str, Query(max_length=100, description="Heeded with an admin's 
 class Priority(BaseModel):
     """A sweep's new priority."""
 
-    priority: int = Field(ge=0, le=100)
+    priority: int = Field(ge=0, le=100, strict=True)
 
 
 class Slots(BaseModel):
     """How many trials a sweep may run at once from now on."""
 
-    slots: int = Field(ge=1, le=1_000_000)
+    slots: int = Field(ge=1, le=1_000_000, strict=True)
 
 
 def routes(service: Service, _: Doorkeeper) -> APIRouter:
@@ -43,31 +44,33 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         return report.sweep_summary(sweep, sweeps.trial_counts([sweep.id]).get(sweep.id, {}))
 
     @router.post("/cancel", status_code=202)
-    def cancel_sweep(reference: str, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def cancel_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Ask for a sweep's end; finished trials keep their results."""
         user = who.acting_for(user)
         return summary(control.cancel(number(who, reference), user=user, store=sweeps, clock=clock))
 
     @router.post("/pause", status_code=202)
-    def pause_sweep(reference: str, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def pause_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Ask for a sweep to stop at its trials' last checkpoints and to wait."""
         user = who.acting_for(user)
         return summary(control.pause(number(who, reference), user=user, store=sweeps, clock=clock))
 
     @router.post("/resume", status_code=202)
-    def resume_sweep(reference: str, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def resume_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Ask for a paused sweep to go on."""
         user = who.acting_for(user)
         return summary(control.resume(number(who, reference), user=user, store=sweeps, clock=clock))
 
     @router.post("/retry", status_code=202)
-    def retry_sweep(reference: str, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def retry_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Run failed and cancelled trials again."""
         user = who.acting_for(user)
         return summary(control.retry(number(who, reference), user=user, store=sweeps, clock=clock))
 
     @router.post("/priority", responses=bodies)
-    def set_priority(reference: str, body: Priority, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def set_priority(
+        reference: Reference, body: Priority, who: Submitter, user: User = "anonymous"
+    ) -> report.SweepSummary:
         """Change a sweep's priority."""
         user = who.acting_for(user)
         return summary(
@@ -75,7 +78,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         )
 
     @router.post("/slots", responses=bodies)
-    def scale_sweep(reference: str, body: Slots, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
+    def scale_sweep(reference: Reference, body: Slots, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Change how many trials a sweep may run at once."""
         user = who.acting_for(user)
         return summary(control.scale(number(who, reference), body.slots, user=user, store=sweeps, clock=clock))

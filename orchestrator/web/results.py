@@ -15,7 +15,7 @@ from orchestrator.web.errors import answers
 from orchestrator.web.service import Service
 from orchestrator.web.sweeps import BIGGEST_ID, Project
 
-TrialId = Annotated[int, Path(ge=1, le=BIGGEST_ID)]
+TrialId = Annotated[int, Path(ge=1, le=BIGGEST_ID, examples=[1])]
 
 
 def routes(service: Service, _: Doorkeeper) -> APIRouter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, Field
 
 from orchestrator import report
@@ -19,13 +19,16 @@ from orchestrator.web.errors import answers
 from orchestrator.web.service import Service
 
 BIGGEST_ID = 2**63 - 1
+Reference = Annotated[
+    str, Path(min_length=1, max_length=100, examples=["quickstart"], description="A sweep's number or name.")
+]
 Project = Annotated[str | None, Query(max_length=100, description="Only this project.")]
 
 
 class SweepFile(BaseModel):
     """A sweep file on its way in. file: the name that messages use."""
 
-    text: str = Field(max_length=1_000_000)
+    text: str = Field(max_length=1_000_000, examples=["name: quickstart\nparameters: {training.lr: [1e-3, 1e-2]}\n"])
     file: str = Field("sweep.yaml", max_length=1000)
     user: str = Field(
         "anonymous", max_length=100, description="Heeded with an admin's token; others act as themselves."
@@ -49,7 +52,11 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         who: Submitter,
         idempotency_key: Annotated[
             str | None,
-            Header(max_length=200, description="The same key again gives the sweep that it made, and makes no other."),
+            Header(
+                max_length=200,
+                pattern=r"^[!-~]*$",
+                description="The same key again gives the sweep that it made, and makes no other.",
+            ),
         ] = None,
     ) -> report.SweepDocument:
         """Check a sweep file and queue it."""
@@ -90,14 +97,14 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         return report.SweepList(sweeps=[report.sweep_summary(sweep, counts.get(sweep.id, {})) for sweep in found])
 
     @router.get("/sweeps/{reference}", responses=answers(404, 422))
-    def show_sweep(reference: str, who: Viewer) -> report.SweepDocument:
+    def show_sweep(reference: Reference, who: Viewer) -> report.SweepDocument:
         """One sweep, by number or name, with its trials."""
         sweep = service.sweep_of(who, reference)
         return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
     @router.get("/sweeps/{reference}/events", responses=answers(404, 422))
     def list_events(
-        reference: str, who: Viewer, after: Annotated[int, Query(ge=0, le=BIGGEST_ID)] = 0
+        reference: Reference, who: Viewer, after: Annotated[int, Query(ge=0, le=BIGGEST_ID)] = 0
     ) -> list[report.EventDocument]:
         """The audit log of one sweep, oldest first."""
         sweep = service.sweep_of(who, reference)

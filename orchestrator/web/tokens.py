@@ -14,7 +14,7 @@ from orchestrator.web.auth import Admin, Viewer
 from orchestrator.web.errors import answers
 from orchestrator.web.service import Service
 
-Name = Annotated[str, Path(max_length=100)]
+Name = Annotated[str, Path(min_length=1, max_length=100, examples=["ada"])]
 
 
 class NewToken(BaseModel):
