@@ -7,7 +7,7 @@ of its own: the next one looks at the same facts and takes the same step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -30,6 +30,9 @@ CHARGE_EVERY = timedelta(minutes=1)
 EXPLAIN_EVERY = timedelta(seconds=2)
 """How often the reasons of sweeps that wait are written: with thousands of them, at each tick would be too much."""
 
+LOOK_FOR_STRAYS_EVERY = timedelta(minutes=1)
+"""How often drivers are looked for that no open sweep is to have."""
+
 NO_PACE = Pace(trial_s=None, running_since=())
 
 
@@ -50,6 +53,7 @@ class Move:
 
 
 S, D, T = SweepState, DriverStatus, TrialState
+STARTED = (S.STARTING, S.RUNNING)
 _GONE = (D.MISSING, D.DIED, D.STOPPED)
 
 
@@ -63,7 +67,7 @@ def decide(
     open_trials = _open(trials)
     if sweep.wish is Wish.CANCEL:
         return _towards_cancelled(sweep, driver)
-    if sweep.state in (S.STARTING, S.RUNNING) and driver is D.DONE and not open_trials:
+    if sweep.state in STARTED and driver is D.DONE and not open_trials:
         return _ended(trials)
     if sweep.wish is Wish.PAUSE:
         return _towards_paused(sweep, driver)
@@ -118,17 +122,29 @@ class Coordinator:
     """Brings every open sweep one step further at each tick."""
 
     def __init__(
-        self, store: SweepStore, ledger: Ledger, launcher: Launcher, clock: Clock, rules: Rules | None = None
+        self,
+        store: SweepStore,
+        ledger: Ledger,
+        launcher: Launcher,
+        clock: Clock,
+        rules: Rules | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
+        """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts."""
         self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
-        self.rules = rules or Rules()
+        self.rules, self.confirm = rules or Rules(), confirm
         self._explained: datetime | None = None
+        self._looked: datetime | None = None
 
     def tick(self) -> None:
-        """One round. Raises Unreachable when the database or the cluster does not answer; the next tick asks again."""
+        """One round. Raises Unreachable when the database or the cluster does not answer; the next tick asks again.
+
+        Raises LeaseLost, with nothing written, if another coordinator acts by now.
+        """
         sweeps = self.store.open_sweeps()
         if not sweeps:
             return
+        self._stop_strays(sweeps)
         trials = self.store.trial_counts([sweep.id for sweep in sweeps])
         pool = self.launcher.capacity()
         now = self.clock.now()
@@ -147,7 +163,7 @@ class Coordinator:
     def _demands(
         self, sweeps: Sequence[Sweep], trials: Mapping[int, Mapping[TrialState, int]], now: datetime
     ) -> list[Demand]:
-        started = [sweep.id for sweep in sweeps if sweep.state in (S.STARTING, S.RUNNING)]
+        started = [sweep.id for sweep in sweeps if sweep.state in STARTED]
         # How long trials take matters to those that wait alone
         paces = self.ledger.paces(started) if len(started) < len(sweeps) else {}
         oldest_first = sorted(sweeps, key=lambda sweep: sweep.id)
@@ -167,14 +183,16 @@ class Coordinator:
         return after
 
     def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment) -> None:
-        has_driver = sweep.state in (S.STARTING, S.RUNNING)
+        has_driver = sweep.state in STARTED
         driver = self.launcher.status(sweep) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
         match decide(sweep, driver, trials, allotment, last_words):
             case Act.START:
+                self.confirm()
                 job_id = self.launcher.start(sweep)
                 log.info("sweep %d: started driver %s", sweep.id, job_id)
             case Act.STOP:
+                self.confirm()
                 self.launcher.stop(sweep)
             case Move() as move:
                 self._move(sweep, move, allotment)
@@ -203,6 +221,17 @@ class Coordinator:
         if not allotment.slots:
             log.info("sweep %d: %s", sweep.id, allotment.reason)
 
+    def _stop_strays(self, sweeps: Sequence[Sweep]) -> None:
+        """A cancel reaches work that has no owner: drivers of ended sweeps and of earlier attempts are stopped."""
+        now = self.clock.now()
+        if self._looked is not None and timedelta(0) < now - self._looked < LOOK_FOR_STRAYS_EVERY:
+            return
+        for job_id in strays(sweeps, self.launcher):
+            self.confirm()
+            log.warning("driver %s runs though no open sweep is to have it; stopping it", job_id)
+            self.launcher.end(job_id)
+        self._looked = now
+
     def _explain(self, sweeps: Sequence[Sweep], allotments: Mapping[int, Allotment], now: datetime) -> None:
         if self._explained is not None and timedelta(0) < now - self._explained < EXPLAIN_EVERY:
             return
@@ -216,6 +245,15 @@ class Coordinator:
         )
 
 
+def strays(sweeps: Sequence[Sweep], launcher: Launcher) -> list[str]:
+    """Drivers that live though no open sweep is to have them: of another attempt, or of a sweep that has ended.
+
+    sweeps: all that have not ended, read before the cluster is asked.
+    """
+    needed = {launcher.job_id(sweep.id, sweep.attempt) for sweep in sweeps if sweep.state in STARTED}
+    return sorted(set(launcher.living()) - needed)
+
+
 def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime, guess_s: float) -> Demand:
     """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
@@ -224,7 +262,7 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
     # driver does.
     useful = max(open_trials, 1)
     limit = sweep.max_concurrent or resources.get("max_concurrent") or useful
-    started = sweep.state in (S.STARTING, S.RUNNING)
+    started = sweep.state in STARTED
     wanted = sweep.wish is Wish.RUN and sweep.state is not S.PAUSED
     queued_s = (now - sweep.queued_at).total_seconds() if sweep.state is S.QUEUED else 0.0
     return Demand(

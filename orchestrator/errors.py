@@ -83,6 +83,10 @@ class StaleRow(OrchError):
     """A row is no longer as the caller saw it: somebody else moved it, and the caller's decision is void."""
 
 
+class LeaseLost(OrchError):
+    """Another coordinator acts by now: nothing was written."""
+
+
 class IllegalMove(OrchError):
     """The state machine has no such move."""
 

@@ -13,6 +13,7 @@ from orchestrator.records import (
     DriverStatus,
     Event,
     Healthy,
+    Lease,
     Links,
     NewSweep,
     NewTrial,
@@ -248,6 +249,25 @@ class TokenStore(Protocol):
         """End the token in force of that name. Raises NotFound."""
 
 
+class LeaseStore(Protocol):
+    """Who acts as the coordinator. Numbers grow with each holder and are never given twice."""
+
+    def see(self) -> Lease:
+        """As it is now; number 0 before anybody held it."""
+
+    def take(self, seen: Lease, holder: str, *, now: datetime) -> Lease | None:
+        """Hold it under the next number, if it is still as `seen`; None if somebody was faster."""
+
+    def renew(self, number: int, *, now: datetime) -> bool:
+        """Show that the holder of this number lives; whether it still holds it."""
+
+    def release(self, number: int) -> None:
+        """Let the next one have it at once."""
+
+    def confirm(self, number: int) -> None:
+        """Raises LeaseLost unless this number holds it."""
+
+
 class Launcher(Protocol):
     """The cluster, as the coordinator sees it. Every call raises Unreachable when the cluster does not answer."""
 
@@ -262,6 +282,12 @@ class Launcher(Protocol):
 
     def stop(self, sweep: Sweep) -> None:
         """Ask the driver to stop. Safe to repeat."""
+
+    def living(self) -> list[str]:
+        """Job ids of this orch's drivers that live, those that are about to start included."""
+
+    def end(self, job_id: str) -> None:
+        """Ask a driver to stop, whosever it is. Safe to repeat."""
 
     def failure(self, sweep: Sweep) -> str:
         """Last words of a driver that died, in one sentence; "" if there are none."""

@@ -20,6 +20,11 @@ class Process:
     pid: int
     started: float
 
+    @classmethod
+    def own(cls) -> Process:
+        """The one that asks."""
+        return cls(os.getpid(), psutil.Process().create_time())
+
     @property
     def is_alive(self) -> bool:
         """It still runs, and it is the same one."""

@@ -238,6 +238,18 @@ class Usage:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who acts as the coordinator. holder: "" where nobody does. number: grows by one with each holder, from 1.
+
+    renewals: grows by one whenever the holder shows that it lives.
+    """
+
+    holder: str
+    number: int
+    renewals: int
+
+
 class DriverStatus(StrEnum):
     """What the cluster knows of a sweep's driver. No answer is none of these: it raises Unreachable."""
 

@@ -14,12 +14,15 @@ import uvicorn
 from orchestrator import __version__
 from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
+from orchestrator.app.acting import Acting
 from orchestrator.errors import BadInput, Unreachable
+from orchestrator.leadership import Leadership, is_dead, this_process
 from orchestrator.local import make_token, read_token
 from orchestrator.policy import Rules
+from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
 from orchestrator.sizing import SubprocessSizer
-from orchestrator.store import Store, open_store
+from orchestrator.store import Store, fenced, open_store
 from orchestrator.tokens import keep_local
 from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
@@ -27,10 +30,6 @@ from orchestrator.web.api import create_api
 from orchestrator.web.service import Service
 
 log = logging.getLogger(__name__)
-
-TICK_S = 0.25
-QUIET_S = 1.0
-"""Pause after a tick that found the database or the cluster away."""
 
 
 class SystemClock:
@@ -71,13 +70,25 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         sizer=(sizer := SubprocessSizer()),
     )
     rules = Rules(weights=settings.weights, quotas=settings.quotas)
-    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock, rules)
+    leadership = Leadership(store.lease, clock, holder=this_process(), is_dead=is_dead)
+    own = fenced(store, leadership.number)
+    acting = Acting(
+        leadership,
+        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm),
+        partial(reconcile, own.sweeps, own.outbox, launcher),
+    )
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_tick, args=(coordinator, stop), name="ticks"),
+        threading.Thread(target=acting.run, args=(stop,), name="ticks"),
     ]
     if mlflow_uri:
-        courier = Courier(store.outbox, store.sweeps, store.trials, partial(connect, mlflow_uri, settings.instance))
+        courier = Courier(
+            own.outbox,
+            own.sweeps,
+            own.trials,
+            partial(connect, mlflow_uri, settings.instance),
+            acts=lambda: bool(leadership.number()),
+        )
         # A daemon: it may hang in a call to a tracker that is going down, and what it carries is safe in the outbox.
         threads.append(threading.Thread(target=courier.run, args=(stop,), name="courier", daemon=True))
     server = uvicorn.Server(uvicorn.Config(create_api(service), log_level="warning"))
@@ -112,25 +123,3 @@ def _admit(settings: Settings, host: str, store: Store, clock: SystemClock) -> N
                 f"orch does not listen on {host}, which other machines may reach, before a token is set: set "
                 "ORCH_TOKEN to a long random secret, as `openssl rand -hex 32` gives, or listen on 127.0.0.1."
             ) from None
-
-
-def _tick(coordinator: Coordinator, stop: threading.Event) -> None:
-    """Tick until told to stop. What does not answer is asked again: it is away, not gone."""
-    away = ""
-    while not stop.is_set():
-        pause = TICK_S
-        try:
-            coordinator.tick()
-            if away:
-                log.info("back again after: %s", away)
-                away = ""
-        except Unreachable as error:
-            if str(error) != away:
-                away = str(error)
-                log.warning("%s", away)
-            pause = QUIET_S
-        except Exception:
-            # A coordinator that dies takes every sweep's progress with it; what it met is logged and met again.
-            log.exception("a tick failed")
-            pause = QUIET_S
-        stop.wait(pause)

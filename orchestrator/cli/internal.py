@@ -29,9 +29,12 @@ def serve(
     run(Settings.from_env(), host=host, port=port, ray_dashboard=ray_dashboard, mlflow_uri=mlflow_uri)
 
 
-def drive(sweep: Annotated[int, typer.Argument(metavar="SWEEP", help="Number of a sweep.")]) -> int:
+def drive(
+    sweep: Annotated[int, typer.Argument(metavar="SWEEP", help="Number of a sweep.")],
+    attempt: Annotated[int | None, typer.Option(min=1, help="Its attempt; ends at once where that is over.")] = None,
+) -> int:
     """Drive one sweep to its end. Runs inside a Ray job; works from a shell beside a running cluster, too."""
     # Ray, Tune and torch take seconds to import.
     from orchestrator.app.drive import drive as run
 
-    return run(sweep, Settings.from_env())
+    return run(sweep, Settings.from_env(), attempt)

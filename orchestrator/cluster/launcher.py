@@ -57,7 +57,7 @@ class RayLauncher:
             try:
                 client.submit_job(
                     submission_id=job_id,
-                    entrypoint=shlex.join([*self._program, "drive", str(sweep.id)]),
+                    entrypoint=shlex.join([*self._program, "drive", str(sweep.id), "--attempt", str(sweep.attempt)]),
                     runtime_env={"env_vars": self._environment()},
                     metadata={"sweep": sweep.name, "project": sweep.project, "orch": self._settings.instance},
                     entrypoint_num_cpus=0,
@@ -74,12 +74,28 @@ class RayLauncher:
 
     def stop(self, sweep: Sweep) -> None:
         """Ask the driver to stop. Safe to repeat."""
+        self.end(self.job_id(sweep.id, sweep.attempt))
+
+    def living(self) -> list[str]:
+        """Job ids of this orch's drivers that live, those that are about to start included."""
+        with self._reaching() as client:
+            jobs = client.list_jobs()
+        return [
+            job.submission_id
+            for job in jobs
+            if job.submission_id
+            and job.submission_id.startswith(f"orch-{self._settings.instance}-")
+            and STATUS[str(job.status.value)] in (DriverStatus.PENDING, DriverStatus.RUNNING)
+        ]
+
+    def end(self, job_id: str) -> None:
+        """Ask a driver to stop, whosever it is. Safe to repeat."""
         with self._reaching() as client:
             try:
-                client.stop_job(self.job_id(sweep.id, sweep.attempt))
+                client.stop_job(job_id)
             except RuntimeError as refusal:
                 if not _is_missing(refusal):
-                    raise ClusterError(f"Ray does not stop the driver of sweep {sweep.id}: {refusal}") from refusal
+                    raise ClusterError(f"Ray does not stop the driver {job_id}: {refusal}") from refusal
 
     def failure(self, sweep: Sweep) -> str:
         """Last words of a driver that died, in one sentence; "" if there are none."""

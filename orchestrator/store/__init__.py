@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.ports import BoardStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import BoardStore, LeaseStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.database import Database
+from orchestrator.store.lease import SqlLease
 from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.outbox import SqlOutbox
@@ -14,7 +16,7 @@ from orchestrator.store.sweeps import SqlSweeps
 from orchestrator.store.tokens import SqlTokens
 from orchestrator.store.trials import SqlTrials
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "fenced", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,19 @@ class Store:
     board: BoardStore
     ledger: Ledger
     tokens: TokenStore
+    lease: LeaseStore
 
     def close(self) -> None:
         """Give all connections back."""
         self.database.close()
+
+
+def fenced(store: Store, number: Callable[[], int]) -> Store:
+    """The same record for one who may write only while the lease is held under `number()`.
+
+    Whatever it writes otherwise raises LeaseLost, and nothing is written.
+    """
+    return _on(SqlLease(store.database).fence(number))
 
 
 def open_store(url: str) -> Store:
@@ -41,7 +52,10 @@ def open_store(url: str) -> Store:
     orch made it.
     """
     upgrade(url)
-    database = Database(url)
+    return _on(Database(url))
+
+
+def _on(database: Database) -> Store:
     return Store(
         database=database,
         sweeps=SqlSweeps(database),
@@ -50,4 +64,5 @@ def open_store(url: str) -> Store:
         board=SqlBoard(database),
         ledger=SqlLedger(database),
         tokens=SqlTokens(database),
+        lease=SqlLease(database),
     )

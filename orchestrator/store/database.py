@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,6 +49,7 @@ class Database:
         self.engine = _sqlite_engine(self.url, foreign_keys) if self.is_sqlite else _postgresql_engine(self.url)
         self._turn = threading.Lock()
         self._writer = self.engine.execution_options(orch_begin="BEGIN IMMEDIATE")
+        self._guard: Callable[[sa.Connection], None] | None = None
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -57,9 +59,17 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it or nothing. Raises Unreachable."""
+        """A transaction that writes: all of it or nothing. Raises Unreachable, and what a guard raises."""
         with self._own_turn(), self._translated(), self._writer.begin() as connection:
+            if self._guard is not None:
+                self._guard(connection)
             yield connection
+
+    def guarded(self, guard: Callable[[sa.Connection], None]) -> Database:
+        """The same database, where every transaction that writes begins with a check that may refuse it."""
+        same = copy.copy(self)
+        same._guard = guard
+        return same
 
     @contextmanager
     def _own_turn(self) -> Iterator[None]:

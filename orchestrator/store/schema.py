@@ -145,6 +145,18 @@ usage = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# number: fences writes; renewals: by which others see that the holder lives; renewed_at: for people.
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("renewals", sa.BigInteger, nullable=False),
+    sa.Column("renewed_at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 trial = sa.Table(
     "trial",
     metadata,

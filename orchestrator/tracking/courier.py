@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from orchestrator.errors import Unreachable
+from orchestrator.errors import LeaseLost, Unreachable
 from orchestrator.ports import Outbox, SweepStore, Tracker, TrialStore
 from orchestrator.records import Links, Sweep, Topic, Trial
 
@@ -23,7 +23,8 @@ class Courier:
     """Takes items from the outbox, tells the tracker, and forgets them only then.
 
     connect: makes the tracker when there is something to tell for the first time, in the courier's own thread, for
-        that may take seconds. chance: a number in [0, 1), for the jitter between attempts.
+        that may take seconds. chance: a number in [0, 1), for the jitter between attempts. acts: whether it may carry
+        now; two couriers at once would show things twice.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Courier:
         trials: TrialStore,
         connect: Callable[[], Tracker],
         chance: Callable[[], float] = random.random,
+        acts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._outbox = outbox
         self._sweeps = sweeps
         self._trials = trials
         self._connect = connect
         self._chance = chance
+        self._acts = acts
         self._tracker: Tracker | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -46,10 +49,12 @@ class Courier:
         failures = 0
         while not stop.is_set():
             try:
-                carried = self.drain_once()
+                carried = self.drain_once() if self._acts() else 0
             except Unreachable as error:
                 failures += 1
                 log.log(logging.WARNING if failures == 1 else logging.DEBUG, "%s; what it misses is kept", error)
+            except LeaseLost as error:
+                log.info("%s; what was told may be told again", error)
             except Exception:
                 failures += 1
                 log.exception("what the tracker misses could not be carried; it is kept")

@@ -41,6 +41,17 @@ def submit_and_train(url: str, name: str, trials: int, steps: int, barrier: Barr
     return sweep.id
 
 
+def race_for_the_lease(url: str, holder: str, barrier: Barrier) -> bool:
+    """Take the lease as seen by all racers before any of them took it; whether this one did."""
+    store = open_store(url)
+    seen = store.lease.see()
+    barrier.wait()
+    try:
+        return store.lease.take(seen, holder, now=NOW) is not None
+    finally:
+        store.close()
+
+
 def open_and_close(url: str, barrier: Barrier) -> None:
     barrier.wait()
     open_store(url).close()

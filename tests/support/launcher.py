@@ -34,6 +34,16 @@ class FakeLauncher:
         self._reach()
         self.drivers[self.job_id(sweep.id, sweep.attempt)] = DriverStatus.STOPPED
 
+    def living(self) -> list[str]:
+        self._reach()
+        return [
+            job_id for job_id, status in self.drivers.items() if status in (DriverStatus.PENDING, DriverStatus.RUNNING)
+        ]
+
+    def end(self, job_id: str) -> None:
+        self._reach()
+        self.drivers[job_id] = DriverStatus.STOPPED
+
     def failure(self, sweep: Sweep) -> str:
         return "out of memory"
 

@@ -2,6 +2,14 @@ CREATE TABLE bookmark (
   name TEXT NOT NULL, 
   event_id BIGINT NOT NULL, 
   CONSTRAINT pk_bookmark PRIMARY KEY (name)
+
+CREATE TABLE lease (
+  name TEXT NOT NULL, 
+  holder TEXT NOT NULL, 
+  number BIGINT NOT NULL, 
+  renewals BIGINT NOT NULL, 
+  renewed_at DATETIME NOT NULL, 
+  CONSTRAINT pk_lease PRIMARY KEY (name)
 )
  WITHOUT ROWID
 

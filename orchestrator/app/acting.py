@@ -1,0 +1,59 @@
+"""The loop of a coordinator: it ticks while it is the one that acts, and waits for its turn otherwise."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from orchestrator.coordinator import Coordinator
+from orchestrator.errors import LeaseLost, Unreachable
+from orchestrator.leadership import Leadership
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+QUIET_S = 1.0
+"""Pause after a tick that found the database or the cluster away."""
+
+
+class Acting:
+    """reconcile: lines on what is found when it begins to act."""
+
+    def __init__(self, leadership: Leadership, coordinator: Coordinator, reconcile: Callable[[], list[str]]) -> None:
+        self._leadership, self._coordinator, self._reconcile = leadership, coordinator, reconcile
+        self._reconciled = 0
+        """The number under which it last began."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop. What does not answer is asked again: it is away, not gone."""
+        away = ""
+        while not stop.is_set():
+            pause = TICK_S
+            try:
+                self._act()
+                if away:
+                    log.info("back again after: %s", away)
+                    away = ""
+            except LeaseLost:
+                self._leadership.lost()
+            except Unreachable as error:
+                if str(error) != away:
+                    away = str(error)
+                    log.warning("%s", away)
+                pause = QUIET_S
+            except Exception:
+                # A coordinator that dies takes every sweep's progress with it; what it met is logged and met again.
+                log.exception("a tick failed")
+                pause = QUIET_S
+            stop.wait(pause)
+        self._leadership.release()
+
+    def _act(self) -> None:
+        if not self._leadership.acts():
+            return
+        if self._reconciled != self._leadership.number():
+            for line in self._reconcile():
+                log.info("%s", line)
+            self._reconciled = self._leadership.number()
+        self._coordinator.tick()
