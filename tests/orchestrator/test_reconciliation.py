@@ -57,7 +57,7 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
         numbered["died"] + "resumed: its driver was lost: out of memory; it will be started again; "
         "2 trials go on from their last checkpoints",
         numbered["ended"] + "closed: it ended unseen; 2 trials ended with a result, 0 failed",
-        numbered["cancelled"] + f"adopted: its driver {job['cancelled']} runs and is stopped, as it is to cancel",
+        numbered["cancelled"] + f"adopted: its driver {job['cancelled']} runs and is stopped, as asked: cancel",
         "1 sweep in the queue, as before",
         "1 sweep paused, as before",
         f"MLflow: {store.outbox.size()} facts are still to be told",
