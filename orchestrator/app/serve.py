@@ -12,9 +12,9 @@ from functools import partial
 import uvicorn
 
 from orchestrator import __version__
+from orchestrator.app.acting import Acting
 from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
-from orchestrator.app.acting import Acting
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.leadership import Leadership, is_dead, this_process
 from orchestrator.local import make_token, read_token

@@ -2,6 +2,8 @@ CREATE TABLE bookmark (
   name TEXT NOT NULL, 
   event_id BIGINT NOT NULL, 
   CONSTRAINT pk_bookmark PRIMARY KEY (name)
+)
+ WITHOUT ROWID
 
 CREATE TABLE lease (
   name TEXT NOT NULL, 
