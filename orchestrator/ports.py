@@ -191,6 +191,9 @@ class TrialStore(Protocol):
         own_failure adds one to `failures`. healthy: what alone counts of its curve from now on.
         """
 
+    def held_s(self, sweep_id: int) -> float:
+        """Seconds for which the sweep's trials held their places, added up over all attempts that are over."""
+
     def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
         """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
 

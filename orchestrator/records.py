@@ -139,18 +139,18 @@ class Trial:
     shared_from: int | None
     score: float | None
 
+    @property
+    def data_checksum(self) -> str | None:
+        """Of what it was trained on, 12 hex digits: losses compare only where it is equal. None before a report."""
+        checksum = self.metrics.get(DATA_CHECKSUM)
+        return None if checksum is None else f"{int(checksum):012x}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthy:
     """The part of a curve that counts after a rewind. until: its last step; None where no part of it does."""
 
     until: int | None
-
-    @property
-    def data_checksum(self) -> str | None:
-        """Of what it was trained on, 12 hex digits: losses compare only where it is equal. None before a report."""
-        checksum = self.metrics.get(DATA_CHECKSUM)
-        return None if checksum is None else f"{int(checksum):012x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from orchestrator.records import Report
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow
 
+LAST_STEP = 2**63 - 1
+
 
 def update_scores(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[int, AnyRow]) -> None:
     """Score anew the trials whose ranking metric has new points; `trial_metric` is up to date already.
@@ -21,6 +23,13 @@ def update_scores(connection: sa.Connection, fresh: Sequence[Report], sweeps: Ma
     for trial_id in sorted({each.trial_id for each in fresh if sweeps[each.trial_id].metric in each.metrics}):
         sweep = sweeps[trial_id]
         score = _score(connection, trial_id, sweep.metric, Aggregate.of(sweep.spec, sweep.goal))
+        connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(score=score))
+
+
+def score_anew(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
+    """Score trials whose points came from elsewhere."""
+    for trial_id in trial_ids:
+        score = score_until(connection, trial_id, LAST_STEP)
         connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(score=score))
 
 

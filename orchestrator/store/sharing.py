@@ -14,6 +14,7 @@ from orchestrator.records import Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow
+from orchestrator.store.scores import score_anew
 
 CHANGED = ("state", "shared_from", "reason", "ended_at")
 COPIED = ("step", "step_attempt", "checkpoint_path", "params_count", "active_params", "flops_per_token")
@@ -46,6 +47,7 @@ def share_results(connection: sa.Connection, sweep_id: int, *, now: datetime) ->
     for table in (t.metric_point, t.trial_metric):
         _copy(connection, table, sweep_id)
     _rank_anew(connection, sweep_id, pairs)
+    score_anew(connection, [pair.new_id for pair in pairs])
     audit.write_outbox(connection, _items(connection, sweep_id, pairs, now))
     return [
         audit.event(

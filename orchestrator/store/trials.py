@@ -18,6 +18,7 @@ from orchestrator.records import Healthy, NewTrial, Report, Scalar, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
+from orchestrator.store.held import held_s
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 
 NAMES_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
@@ -159,6 +160,11 @@ class SqlTrials:
                 audit.write_outbox(connection, [ended_item(row, state, reason=reason, now=now)])
             audit.write_events(connection, events)
             return _load_one(connection, trial_id)
+
+    def held_s(self, sweep_id: int) -> float:
+        """Seconds for which the sweep's trials held their places, added up over all attempts that are over."""
+        with self._database.read() as connection:
+            return held_s(connection, sweep_id)
 
     def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
         """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""

@@ -338,3 +338,18 @@ class TestScores:
         store.trials.record([a_report(trial.id, 10, val_bpb=3.0)])
         ended = store.trials.end_trial(trial.id, T.STOPPED, reason="", now=NOW, healthy=Healthy(until=None))
         assert ended.score is None
+
+
+class TestHolding:
+    def test_adds_up_the_attempts_that_are_over(self, store: Store) -> None:
+        first, second = planned(store, 2)
+        clock = FakeClock()
+        assert store.trials.held_s(first.sweep_id) == 0
+        for trial in (first, second):
+            store.trials.start_trial(trial.id, now=clock.now())
+        store.trials.end_trial(first.id, T.PENDING, reason="lost", now=clock.advance(seconds=10))
+        store.trials.start_trial(first.id, now=clock.advance(seconds=100))
+        store.trials.end_trial(first.id, T.SUCCEEDED, reason="", now=clock.advance(seconds=5))
+        assert store.trials.held_s(first.sweep_id) == 15
+        store.trials.requeue_trials(first.sweep_id, reason="", now=clock.advance(seconds=1))
+        assert store.trials.held_s(first.sweep_id) == 15 + 116

@@ -80,9 +80,9 @@ def test_pairs_are_compared_over_the_seeds_that_both_have():
 
 
 def test_seeds_that_change_nothing_are_no_evidence_where_nothing_differs():
-    same = {place: 1.0 for place in range(4)}
+    same = dict.fromkeys(range(4), 1.0)
     assert standing({"a": same, "b": dict(same)}, rungs=4, alpha=0.05).leaders == ("a", "b")
-    worse = {place: 2.0 for place in range(4)}
+    worse = dict.fromkeys(range(4), 2.0)
     assert standing({"a": same, "b": worse}, rungs=4, alpha=0.05).leaders == ("a",)
 
 
