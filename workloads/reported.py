@@ -11,6 +11,9 @@ ALWAYS: Mapping[str, str] = {
     "train_loss": "minimize",
     "grad_norm": "minimize",
     "tokens_per_s": "maximize",
+    "params": "minimize",
+    "active_params": "minimize",
+    "train_flops_per_token": "minimize",
 }
 
 

@@ -16,6 +16,7 @@ from ray import tune
 from orchestrator.cluster import groups, propose, recorder, search
 from orchestrator.cluster.messages import Command, Parent
 from orchestrator.cluster.resources import TrialResources
+from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS
 from orchestrator.ports import SweepStore, TrialStore
@@ -107,10 +108,13 @@ def _run(
         halted=halt.stop_all,
         config_of=config_of,
         proposals=learner,
+        added=lambda trial: rule.add(trial),
     )
     all_trials = rows.trials(sweep.id)
-    inner = search.early_stopping(sweep, all_trials)
-    search.replay(inner, sweep.metric, [(trial.id, rows.curve(trial.id, sweep.metric)) for trial in all_trials])
+    stopping = (learner.stopping if learner else None) or search.early_stopping(sweep, all_trials)
+    LOG.info("early stopping: %s", type(stopping).__name__)
+    rule = SeedGroups(stopping, sweep.metric)
+    rule.replay([(trial, rows.curve(trial.id, sweep.metric)) for trial in all_trials])
     storage = settings.storage / "sweeps" / str(sweep.id)
     pool = groups.Pool(
         groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
@@ -119,7 +123,7 @@ def _run(
         give_up=halt.call,
     )
     scheduler = recorder.RecordingScheduler(
-        inner,
+        rule,
         recorder.Recorder(rows, sweep, trials, recorder.SystemClock()),
         sweep,
         free_slot=lambda trial_id: mailbox.stop.remote(trial_id),

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+STEP = "step"
+"""Name of the step in what a scheduler is told."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:

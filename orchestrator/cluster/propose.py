@@ -7,21 +7,24 @@ configuration that was tried before, in order.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseGASampler, BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState as Told
 
+from orchestrator.cluster.hyperband import Brackets, Hyperband
+from orchestrator.cluster.quantities import Quantities
+from orchestrator.cluster.seeds import mean_curve
 from orchestrator.lifecycle import TRIAL_ENDS, TrialState
-from orchestrator.planning import Configuration, Planner, as_scalar
+from orchestrator.planning import Configuration, Planner
 from orchestrator.ports import Clock, TrialStore
 from orchestrator.records import Sweep, Trial
-from orchestrator.spec.model import LEARNING, SweepSpec
-from orchestrator.spec.space import Axis, Values, value_at
+from orchestrator.spec.model import LEARNING, Metric, SweepSpec
+from orchestrator.spec.options import search_options
 
 LOG = logging.getLogger(__name__)
 MOST_REPEATS = 100
@@ -35,17 +38,25 @@ class Learner:
         self._sweep, self._rows, self._clock = sweep, rows, clock
         self._spec = SweepSpec.model_validate(dict(sweep.spec))
         self._planner = Planner(self._spec)
-        self._axes = {".".join(axis.names): axis for axis in self._planner.axes}
-        self._distributions = {name: distribution_of(axis) for name, axis in self._axes.items()}
-        direction = "minimize" if sweep.goal == "minimize" else "maximize"
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(direction=direction, sampler=sampler_of(self._spec))
-        self._asked: dict[str, optuna.Trial] = {}
+        self._quantities = Quantities(self._planner.axes)
+        self._metrics = metrics_of(self._spec, sweep)
         self._groups: dict[str, list[int]] = {}
+        self._asked: dict[str, optuna.Trial] = {}
+        self._places: dict[int, int] = {}
         self._number = 0
         self._used_up = False
-        for trial in rows.trials(sweep.id):
+        trials = rows.trials(sweep.id)
+        for trial in trials:
             self._group(trial)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(
+            study_name=sweep.name,
+            directions=[metric.goal for metric in self._metrics],
+            # A driver that takes over must not draw the same numbers again
+            sampler=sampler_of(self._spec, random.Random(f"{self._spec.search.seed}/{len(trials)}").getrandbits(32)),
+            pruner=self._pruner(trials),
+        )
+        LOG.info("%s proposes for %s", type(self._study.sampler).__name__, ", ".join(m.name for m in self._metrics))
         self._replay()
 
     @property
@@ -54,13 +65,27 @@ class Learner:
         budget = (self._spec.search.max_trials or 0) - self._number
         return 0 if self._used_up else budget // len(self._spec.seeds.numbers) * len(self._spec.seeds.numbers)
 
+    @property
+    def searcher(self) -> str:
+        """Class of the searcher, for people."""
+        return type(self._study.sampler).__name__
+
+    @property
+    def stopping(self) -> Hyperband | None:
+        """The rule of early stopping that belongs to the method: it and the sampler see the same study."""
+        pruner = self._study.pruner
+        if not isinstance(pruner, Brackets):
+            return None
+        return Hyperband(self._study, pruner, metric=self._metrics[0].name, known=self._asked)
+
     def propose(self) -> list[Trial]:
         """One more configuration with every seed, recorded; nothing when the budget or the space is used up."""
         if self.left <= 0:
             return []
         for _ in range(MOST_REPEATS):
-            asked = self._study.ask(self._distributions)
-            found = self._planner.configuration(self._values(asked))
+            asked = self._study.ask(self._quantities.distributions)
+            self._places[asked.number] = len(self._groups)
+            found = self._planner.configuration(self._quantities.values(asked.params))
             if found is None or found.config_hash in self._groups:
                 self._refuse(asked, found)
                 continue
@@ -80,68 +105,69 @@ class Learner:
         group = [self._rows.trial(trial_id) for trial_id in self._groups[trial.config_hash]]
         if asked is None or any(each.state not in TRIAL_ENDS for each in group):
             return
-        value = self._value(group)
-        self._study.tell(asked, value, state=Told.COMPLETE if value is not None else Told.FAIL)
+        self._tell(asked, group)
         del self._asked[trial.config_hash]
 
     def _group(self, trial: Trial) -> None:
         self._groups.setdefault(trial.config_hash, []).append(trial.id)
         self._number = max(self._number, trial.number + 1)
 
-    def _refuse(self, asked: optuna.Trial, found: Configuration | None) -> None:
-        value = None
-        if found is not None:
-            # Tried before: its value is known, and told again it moves the sampler on.
-            value = self._value([self._rows.trial(trial_id) for trial_id in self._groups[found.config_hash]])
-        self._study.tell(asked, value, state=Told.COMPLETE if value is not None else Told.FAIL)
+    def _pruner(self, trials: Sequence[Trial]) -> BasePruner:
+        if self._spec.search.method != "bohb" or self._spec.early_terminate is None:
+            return NopPruner()
+        steps = max((int(trial.config["training"]["steps"]) for trial in trials), default=1)
+        return Brackets(self._spec.early_terminate, max_steps=steps, place=self._place)
 
-    def _value(self, group: Sequence[Trial]) -> float | None:
-        """Mean of the metric over the seeds that have a result."""
+    def _place(self, number: int) -> int:
+        """Place of a study's trial among the configurations: refused proposals have numbers in the study, too."""
+        return self._places.get(number, len(self._groups))
+
+    def _refuse(self, asked: optuna.Trial, found: Configuration | None) -> None:
+        if found is None:
+            self._study.tell(asked, state=Told.FAIL)
+        else:
+            # Tried before: its value is known, and told again it moves the sampler on.
+            self._tell(asked, [self._rows.trial(trial_id) for trial_id in self._groups[found.config_hash]])
+
+    def _tell(self, asked: optuna.Trial, group: Sequence[Trial]) -> None:
+        values = self._values(group)
+        stopped = all(each.state is TrialState.STOPPED for each in group)
+        if values is None:
+            self._study.tell(asked, state=Told.FAIL)
+        elif stopped and isinstance(self._study.pruner, Brackets):
+            # BOHB models the configurations that came furthest: the sampler looks at how far, and then at the value
+            self._study.tell(asked, state=Told.PRUNED)
+        else:
+            self._study.tell(asked, values)
+
+    def _values(self, group: Sequence[Trial]) -> list[float] | None:
+        """Mean of each metric over the seeds that have a result; None where one has none."""
         good = (TrialState.SUCCEEDED, TrialState.STOPPED)
-        values = [each.score for each in group if each.state in good and each.score is not None]
-        return fmean(values) if values else None
+        ended = [each for each in group if each.state in good and each.score is not None]
+        columns = [[each.score for each in ended if each.score is not None]]
+        for metric in self._metrics[1:]:
+            columns.append([each.metrics[metric.name] for each in ended if metric.name in each.metrics])
+        return [fmean(column) for column in columns] if all(columns) else None
 
     def _replay(self) -> None:
-        for trial_ids in self._groups.values():
+        for place, (config_hash, trial_ids) in enumerate(self._groups.items()):
             group = [self._rows.trial(trial_id) for trial_id in trial_ids]
-            quantities = self._quantities(group[0].params)
-            distributions = {name: self._distributions[name] for name in quantities}
-            value = self._value(group)
-            ended = all(each.state in TRIAL_ENDS for each in group)
-            if ended:
-                state = Told.COMPLETE if value is not None else Told.FAIL
-                told = optuna.trial.create_trial(
-                    params=quantities, distributions=distributions, value=value, state=state
-                )
-                self._study.add_trial(told)
-            else:
-                self._study.enqueue_trial(quantities)
-                self._asked[group[0].config_hash] = self._study.ask(self._distributions)
-
-    def _values(self, asked: optuna.Trial) -> Values:
-        values: Values = {}
-        for name, axis in self._axes.items():
-            quantity = asked.params[name]
-            values |= axis.rows[int(quantity)] if axis.range is None else {axis.names[0]: self._of(axis, quantity)}
-        return values
-
-    def _of(self, axis: Axis, quantity: Any) -> Any:
-        assert axis.range is not None
-        return value_at(axis.range, float(quantity)) if _by_quantile(axis) else quantity
-
-    def _quantities(self, params: Any) -> dict[str, Any]:
-        """What the sampler would have proposed for recorded values; axes that did not apply are left out."""
-        found: dict[str, Any] = {}
-        for name, axis in self._axes.items():
-            if axis.range is not None:
-                if axis.names[0] in params and not _by_quantile(axis):
-                    found[name] = params[axis.names[0]]
+            quantities = self._quantities.of(group[0].params)
+            self._study.enqueue_trial(quantities)
+            asked = self._study.ask({name: self._quantities.distributions[name] for name in quantities})
+            self._places[asked.number] = place
+            if isinstance(self._study.sampler, BaseGASampler):
+                # It numbers the generations of what it proposes itself, and passes over what has no number
+                self._study.sampler.get_trial_generation(self._study, self._study.trials[asked.number])
+            if any(each.state not in TRIAL_ENDS for each in group):
+                self._asked[config_hash] = asked
                 continue
-            for index, row in enumerate(axis.rows):
-                if all(params.get(key) == as_scalar(value) for key, value in row.items()):
-                    found[name] = index
-                    break
-        return found
+            if isinstance(self._study.pruner, Brackets):
+                curves = [self._rows.curve(trial_id, self._metrics[0].name) for trial_id in trial_ids]
+                for step, value in mean_curve(curves):
+                    asked.report(value, step)
+                    asked.should_prune()
+            self._tell(asked, group)
 
 
 def learner_of(sweep: Sweep, rows: TrialStore, clock: Clock) -> Learner | None:
@@ -149,34 +175,28 @@ def learner_of(sweep: Sweep, rows: TrialStore, clock: Clock) -> Learner | None:
     return Learner(sweep, rows, clock) if sweep.spec["search"]["method"] in LEARNING else None
 
 
-def sampler_of(spec: SweepSpec) -> BaseSampler:
-    """Optuna's sampler for a method."""
-    seed, planned = spec.search.seed, spec.search.startup
+def metrics_of(spec: SweepSpec, sweep: Sweep) -> list[Metric]:
+    """What is searched for: all metrics where the method weighs several, else the one that ranks."""
+    if spec.search.method == "nsga2":
+        return spec.metrics
+    return [Metric.model_validate({"name": sweep.metric, "goal": sweep.goal})]
+
+
+def sampler_of(spec: SweepSpec, seed: int) -> BaseSampler:
+    """Optuna's sampler for a method.
+
+    bohb: TPE on Optuna's Hyperband pruner, which shows it the trials of one bracket. It is BOHB's construction (Falkner
+    et al. 2018, arXiv:1807.01774, section 4); Ray Tune's TuneBOHB needs hpbandster, which no longer installs.
+    """
+    startup, given = spec.search.startup, search_options(spec.search.method, spec.search.options)
     match spec.search.method:
-        case "tpe":
-            return TPESampler(seed=seed, n_startup_trials=planned, multivariate=True, group=True, constant_liar=True)
+        case "tpe" | "bohb":
+            defaults = {"multivariate": True, "group": True, "constant_liar": True}
+            return TPESampler(seed=seed, n_startup_trials=startup, **defaults | given)
         case "gp":
-            return GPSampler(seed=seed, n_startup_trials=planned, deterministic_objective=False)
+            return GPSampler(seed=seed, n_startup_trials=startup, **given)
         case "cmaes":
-            return CmaEsSampler(seed=seed, n_startup_trials=planned)
+            return CmaEsSampler(seed=seed, n_startup_trials=startup, **given)
+        case "nsga2":
+            return NSGAIISampler(seed=seed, **{"population_size": max(2, startup)} | given)
     raise AssertionError(f"{spec.search.method} proposes nothing")
-
-
-def distribution_of(axis: Axis) -> BaseDistribution:
-    """An axis as Optuna knows it: rows by number, ranges as they are, normal ones by their quantile."""
-    if axis.range is None:
-        return CategoricalDistribution(list(range(len(axis.rows))))
-    kind, low, high, step = axis.range.kind, axis.range.min, axis.range.max, axis.range.q
-    if _by_quantile(axis):
-        return FloatDistribution(0.0, 1.0)
-    assert low is not None, "the loader checks that a range has both ends"
-    assert high is not None, "the loader checks that a range has both ends"
-    if kind in ("int_uniform", "int_log_uniform"):
-        return IntDistribution(int(low), int(high), log="log" in kind)
-    if kind == "q_uniform":
-        return FloatDistribution(low, high, step=step)
-    return FloatDistribution(low, high, log="log" in kind)
-
-
-def _by_quantile(axis: Axis) -> bool:
-    return axis.range is not None and axis.range.kind in ("normal", "q_normal", "q_log_uniform_values")

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
-from orchestrator.cluster.search import STEP, Asha, Median, RunAll, steps_of
+from orchestrator.cluster.search import steps_of
+from orchestrator.cluster.seeds import SeedGroups, Stop
 from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.identity import identity_of
 from orchestrator.lifecycle import TrialState
@@ -117,24 +118,17 @@ class Recorder:
         return again
 
 
-class RecordingScheduler(TrialScheduler):
-    """Stands between Tune and a scheduler: records first, then asks; knows ends and failures, which Tune does not."""
+class RecordingScheduler(FIFOScheduler):
+    """Stands between Tune and the rule: records first, then asks; knows ends and failures, which Tune does not."""
 
-    def __init__(
-        self, inner: Asha | Median | RunAll, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]
-    ) -> None:
+    def __init__(self, rule: SeedGroups, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]) -> None:
         """free_slot: tells the mailbox that a trial needs its slot no longer."""
         super().__init__()
-        self._inner, self._recorder, self._sweep, self._free_slot = inner, recorder, sweep, free_slot
-        self._last: dict[str, dict[str, Any]] = {}
+        self._rule, self._recorder, self._sweep, self._free_slot = rule, recorder, sweep, free_slot
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """The inner scheduler was made with them."""
+        """The rule was made with them."""
         return True
-
-    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Tune will run it."""
-        self._inner.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Record what happened; CONTINUE means train on after a report, try again after a failure."""
@@ -144,54 +138,45 @@ class RecordingScheduler(TrialScheduler):
                 self._recorder.started(trial_id, happening.where)
                 return self.CONTINUE
             case Reported():
-                return self._on_report(tune_controller, trial, happening)
+                return self._on_report(trial_id, happening)
             case Ended(outcome=Outcome.DONE):
                 self._recorder.ended(trial_id, TrialState.SUCCEEDED, "", happening.checkpoint)
                 return self.STOP
             case _:
-                again = self._recorder.failed(trial_id, happening)
-                return self.CONTINUE if again else self.STOP
+                return str(self.CONTINUE if self._failed(trial_id, happening) else self.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Follows every STOP."""
         self._free_slot(int(trial.trial_id))
-        self._inner.on_trial_complete(tune_controller, trial, self._last.pop(trial.trial_id, {}))
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The trainable's own process died; Tune starts it again."""
         trial_id = int(trial.trial_id)
         self._free_slot(trial_id)
         if self._recorder.trial(trial_id).state is TrialState.RUNNING:
-            self._recorder.failed(trial_id, Ended(outcome=Outcome.LOST, reason="the process that led it was lost"))
+            self._failed(trial_id, Ended(outcome=Outcome.LOST, reason="the process that led it was lost"))
 
-    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Tune drops a trial that does not run."""
-        self._inner.on_trial_remove(tune_controller, trial)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """The inner scheduler's choice."""
-        return self._inner.choose_trial_to_run(tune_controller)
-
-    def debug_string(self) -> str:
-        """The inner scheduler's."""
-        return str(self._inner.debug_string())
-
-    def _on_report(self, tune_controller: Any, trial: TuneTrial, reported: Reported) -> str:
-        trial_id, metric = int(trial.trial_id), self._sweep.metric
+    def _on_report(self, trial_id: int, reported: Reported) -> str:
+        metric = self._sweep.metric
         self._recorder.reported(trial_id, reported)
+        trial = self._recorder.trial(trial_id)
         value = reported.metrics.get(metric, math.nan)
         if not math.isfinite(value):
             self._recorder.ended(trial_id, TrialState.FAILED, _no_metric(metric, reported), own=True)
-            return self.STOP
-        seen = self._last[trial.trial_id] = {STEP: reported.step, metric: value}
-        decision = self._inner.on_trial_result(tune_controller, trial, dict(seen))
-        if decision == self.STOP and reported.step >= steps_of(self._recorder.trial(trial_id)):
-            # It has no step left to save, and what it reached counts as reached
-            return self.CONTINUE
-        if decision == self.STOP:
-            reason = self._inner.explain(trial.trial_id, reported.step, value)
-            self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
-        return str(decision)
+            self._rule.leave(trial)
+            return str(self.STOP)
+        match self._rule.report(trial, reported.step, value):
+            # With no step left to save, what it reached counts as reached
+            case Stop(reason) if reported.step < steps_of(trial):
+                self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+                return str(self.STOP)
+        return str(self.CONTINUE)
+
+    def _failed(self, trial_id: int, ended: Ended) -> bool:
+        again = self._recorder.failed(trial_id, ended)
+        if not again:
+            self._rule.leave(self._recorder.trial(trial_id))
+        return again
 
 
 class SystemClock:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from orchestrator.cluster.hyperband import Hyperband, hyperband
+from orchestrator.cluster.messages import STEP
+from orchestrator.cluster.seeds import Known
 from orchestrator.records import Sweep, Trial
+from orchestrator.spec.model import EarlyTerminate
+from orchestrator.spec.options import stopping_options
 
 LOG = logging.getLogger(__name__)
-STEP = "step"
 
 
 class Proposals(Protocol):
@@ -51,14 +54,15 @@ class SqlTrials(SearchAlgorithm):
         halted: Callable[[], bool],
         config_of: Callable[[Trial], dict[str, Any]],
         proposals: Proposals | None = None,
+        added: Callable[[Trial], None] = lambda _: None,
     ) -> None:
         """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets.
 
-        proposals: where trials come from once those that were planned are handed out.
+        proposals: where trials come from once those that were planned are handed out. added: is told of each.
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
-        self._proposals = proposals
+        self._proposals, self._added = proposals, added
         self._room, self._halted, self._config_of = room, halted, config_of
         self._spec: dict[str, Any] = {}
 
@@ -81,7 +85,10 @@ class SqlTrials(SearchAlgorithm):
         if self.is_finished() or len(self._running) >= self._room():
             return None
         if not self._waiting and self._proposals:
-            self._waiting.extend(self._proposals.propose())
+            proposed = self._proposals.propose()
+            for trial in proposed:
+                self._added(trial)
+            self._waiting.extend(proposed)
         if not self._waiting:
             return None
         trial = self._waiting.popleft()
@@ -109,13 +116,6 @@ class SqlTrials(SearchAlgorithm):
         return bool(self._finished) or nothing_left or self._halted()
 
 
-class EarlyStopping(Protocol):
-    """A Tune scheduler that can say why it stopped a trial."""
-
-    def explain(self, trial_id: str, step: int, value: float) -> str:
-        """One sentence, after a STOP."""
-
-
 class RunAll(FIFOScheduler):
     """Stops nothing."""
 
@@ -139,13 +139,6 @@ class Asha(AsyncHyperBandScheduler):
         return f"stopped by ASHA at step {step}, its max_steps"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A trial as a scheduler needs it: a number to tell it by."""
-
-    trial_id: str
-
-
 class Median(MedianStoppingRule):
     """Median stopping (Golovin et al. 2017, Vizier), Tune's, with reasons.
 
@@ -157,11 +150,11 @@ class Median(MedianStoppingRule):
         super().on_trial_add(tune_controller, Known(trial.trial_id))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Trials are told apart by number: Tune's own objects differ from one driver to the next."""
-        return str(super().on_trial_result(tune_controller, Known(trial.trial_id), result))
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Its last result has been told already."""
+        """Trials are told apart by name: Tune's own objects differ from one driver to the next."""
+        known = Known(trial.trial_id)
+        # Told its curve again after others', a trial may rank lower than it did; it was not stopped for that
+        self._stopped_trials.discard(known)
+        return str(super().on_trial_result(tune_controller, known, result))
 
     def explain(self, trial_id: str, step: int, value: float) -> str:
         """Says by which rule."""
@@ -175,42 +168,34 @@ class Median(MedianStoppingRule):
         return str(self.CONTINUE)
 
 
-def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | Median | RunAll:
+def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | Hyperband | Median | RunAll:
     """The scheduler that `early_terminate` of the sweep's spec asks for."""
-    rule = sweep.spec.get("early_terminate")
-    if not rule or rule["type"] == "none":
+    words = sweep.spec.get("early_terminate")
+    if not words or words["type"] == "none":
         return RunAll()
+    rule = EarlyTerminate.model_validate(words)
     longest = max(steps_of(trial) for trial in trials)
-    max_steps = rule.get("max_steps") or longest
-    if rule["grace_steps"] >= max_steps:
-        LOG.warning("grace_steps %s is no less than max_steps %s: no trial is stopped", rule["grace_steps"], max_steps)
+    if rule.grace_steps >= longest:
+        LOG.warning(
+            "grace_steps %s is no less than the %s steps of a trial: none is stopped", rule.grace_steps, longest
+        )
         return RunAll()
+    if rule.type == "hyperband":
+        return hyperband(rule, name=sweep.name, metric=sweep.metric, goal=sweep.goal, max_steps=longest)
     mode = "min" if sweep.goal == "minimize" else "max"
-    if rule["type"] == "median":
-        return Median(time_attr=STEP, metric=sweep.metric, mode=mode, grace_period=rule["grace_steps"])
+    if rule.type == "median":
+        given = stopping_options("median", rule.options)
+        return Median(time_attr=STEP, metric=sweep.metric, mode=mode, grace_period=rule.grace_steps, **given)
     return Asha(
         time_attr=STEP,
         metric=sweep.metric,
         mode=mode,
-        grace_period=rule["grace_steps"],
-        reduction_factor=rule["reduction_factor"],
-        max_t=max_steps,
+        grace_period=rule.grace_steps,
+        reduction_factor=rule.reduction_factor,
+        max_t=longest,
     )
 
 
 def steps_of(trial: Trial) -> int:
     """Steps of the whole trial."""
     return int(trial.config["training"]["steps"])
-
-
-def replay(scheduler: TrialScheduler, metric: str, curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> None:
-    """Tell a scheduler what it would know, had it been there from the start.
-
-    Args:
-        curves: (trial number in SQL, (step, value) pairs in order of step).
-    """
-    for trial_id, curve in curves:
-        known = Known(str(trial_id))
-        scheduler.on_trial_add(None, known)
-        for step, value in curve:
-            scheduler.on_trial_result(None, known, {STEP: step, metric: value})

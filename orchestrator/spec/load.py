@@ -10,8 +10,9 @@ from typing import Any
 import pydantic
 
 from orchestrator.errors import BadInput, Complaint
+from orchestrator.spec import options
 from orchestrator.spec.aliases import translate
-from orchestrator.spec.document import Document, parse_document
+from orchestrator.spec.document import Document, Path, parse_document
 from orchestrator.spec.model import Metric, Parameter, SweepSpec
 from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is_structural
 from orchestrator.spec.words import Words
@@ -58,7 +59,7 @@ def check_document(document: Document) -> SweepSpec:
         BadInput: with all complaints, each with file, line, column and advice.
     """
     spec = _parsed(document)
-    complaints = [*_base_complaints(spec, document)]
+    complaints = [*_base_complaints(spec, document), *_option_complaints(spec, document)]
     if not complaints:
         complaints = [*_parameter_complaints(spec, document), *_list_complaints(spec, document)]
     if complaints:
@@ -96,6 +97,23 @@ def _base_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]
         yield document.complaint(
             ("workload", "seed"), "the seed does not stand in `workload`.", "Use `seeds:` beside it."
         )
+
+
+def _option_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
+    """Options of the search method and of early stopping, each against what the method has."""
+    asked: list[tuple[str, dict[str, Any], str, type[options.Options] | None]]
+    asked = [("search", spec.search.options, spec.search.method, options.SEARCH.get(spec.search.method))]
+    if rule := spec.early_terminate:
+        asked.append(("early_terminate", rule.options, rule.type, options.EARLY_TERMINATE.get(rule.type)))
+    for section, given, kind, model in asked:
+        takes = model or options.NoOptions
+        try:
+            takes.model_validate(given)
+        except pydantic.ValidationError as error:
+            for problem in problems_of(error, given, {"": takes.model_fields}):
+                place = (section, "options", *problem.path)
+                hint = problem.hint or ("" if takes.model_fields else f"{kind} has no options.")
+                yield document.complaint(place, problem.message, hint, at_key=problem.at_key)
 
 
 def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
@@ -179,13 +197,20 @@ def _ends(parameter: Any) -> list[Any]:
 
 def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
     known = reported_metrics(TrialConfig.parse(Resolver(spec.workload).resolve({}).config))
-    if spec.metric is None:
+    if spec.metric is None and not spec.metrics:
         name, goal = next(iter(known.items()))
         return spec.model_copy(update={"metric": Metric.model_validate({"name": name, "goal": goal})})
-    if spec.metric.name not in known:
-        message = f"the workload never reports a metric {spec.metric.name!r}."
-        raise BadInput([document.complaint(("metric", "name"), message, nearest(spec.metric.name, known))])
-    return spec
+    named: dict[Path, str] = {("metrics", index, "name"): each.name for index, each in enumerate(spec.metrics)}
+    if spec.metric is not None and not spec.metrics:
+        named = {("metric", "name"): spec.metric.name}
+    complaints = [
+        document.complaint(place, f"the workload never reports a metric {name!r}.", nearest(name, known))
+        for place, name in named.items()
+        if name not in known
+    ]
+    if complaints:
+        raise BadInput(complaints)
+    return spec.model_copy(update={"metric": spec.metrics[0]}) if spec.metrics else spec
 
 
 def _known_words(data: Mapping[str, Any]) -> dict[str, Iterable[str]]:

@@ -132,17 +132,25 @@ class Metric(Words):
     k: int = Field(5, ge=1, le=1000, description="For mean_last_k: so many reports.")
 
 
-LEARNING = ("tpe", "gp", "cmaes")
+LEARNING = ("tpe", "gp", "cmaes", "nsga2", "bohb")
 """Methods that propose configurations from the results so far; the others are planned when they are submitted."""
+
+POPULATION = ("pbt", "pb2")
+"""Methods whose planned trials go on from each other's checkpoints, with changed parameters."""
 
 
 class Search(Words):
     """Which configurations are tried."""
 
-    method: Literal["grid", "random", "sobol", "list", "tpe", "gp", "cmaes"] = Field(
+    method: Literal["grid", "random", "sobol", "list", "tpe", "gp", "cmaes", "nsga2", "bohb", "pbt", "pb2"] = Field(
         "grid",
         description="grid: every combination. random: independent draws. sobol: quasi-random draws that fill the space "
-        "evenly. list: the assignments of `configs`. tpe, gp, cmaes: Optuna's samplers, which learn from results.",
+        "evenly. list: the assignments of `configs`. tpe, gp, cmaes: Optuna's samplers, which learn from results. "
+        "nsga2: Optuna's, for several `metrics`. bohb: tpe on the brackets of hyperband. pbt, pb2: Ray Tune's; the "
+        "worst of a population of `max_trials` go on from the checkpoints of the best, with changed parameters.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the method, by their names in Optuna or Ray Tune."
     )
     startup: int = Field(8, ge=1, description="Configurations that a method which learns draws at random at first.")
     configs: list[dict[str, Any]] = Field(default_factory=list, description="For method list: dotted names to values.")
@@ -156,7 +164,7 @@ class Search(Words):
 
     @model_validator(mode="after")
     def _method_has_what_it_needs(self) -> Self:
-        if self.method in ("random", "sobol", *LEARNING) and self.max_trials is None:
+        if self.method in ("random", "sobol", *LEARNING, *POPULATION) and self.max_trials is None:
             raise ValueError(f"a {self.method} search needs `max_trials`")
         if (self.method == "list") != bool(self.configs):
             raise ValueError("method list and `configs` go together")
@@ -184,12 +192,23 @@ class Match(Words):
 class EarlyTerminate(Words):
     """When a trial is stopped before its last step."""
 
-    type: Literal["asha", "median", "none"] = Field(
-        description="asha: asynchronous successive halving. median: worse than the median of the others' running "
-        "means. none: never."
+    type: Literal["asha", "hyperband", "median", "none"] = Field(
+        description="asha: asynchronous successive halving. hyperband: the same in several brackets, whose first rungs "
+        "lie at different steps. median: worse than the median of the others' running means. none: never."
     )
     grace_steps: int = Field(50, ge=1, description="No trial is stopped before this step.")
     reduction_factor: float = Field(3, gt=1, description="Of the trials at a rung, one in so many goes on.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further options of the rule, by their names in Optuna or Ray Tune."
+    )
+
+    @model_validator(mode="after")
+    def _whole_factor(self) -> Self:
+        if self.type == "hyperband" and (
+            self.reduction_factor < 2 or self.reduction_factor != int(self.reduction_factor)
+        ):
+            raise ValueError(f"hyperband needs a whole `reduction_factor` of 2 or more, got {self.reduction_factor:g}")
+        return self
 
 
 class SweepSpec(Words):
@@ -220,6 +239,11 @@ class SweepSpec(Words):
         default_factory=lambda: Seeds(values=[0]), description="Every configuration is trained once with each seed."
     )
     metric: Metric | None = Field(None, description="What ranks trials; the task's own metric when left out.")
+    metrics: list[Metric] = Field(
+        default_factory=list,
+        description="Several metrics, instead of `metric`: results show which configurations no other beats in all of "
+        "them. The first one ranks trials and decides on early stopping.",
+    )
     search: Search = Field(default_factory=Search, description="Which configurations are tried.")
     early_terminate: EarlyTerminate | None = Field(
         None, description="When a trial is stopped early; never when left out."
@@ -248,6 +272,35 @@ class SweepSpec(Words):
     hypothesis: Hypothesis | None = Field(
         None, description="What is claimed before anything has run: sealed when the sweep is submitted."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bohb_has_hyperband(cls, data: Any) -> Any:
+        search = data.get("search") if isinstance(data, Mapping) else None
+        if isinstance(search, Mapping) and search.get("method") == "bohb" and data.get("early_terminate") is None:
+            return {**data, "early_terminate": {"type": "hyperband"}}
+        return data
+
+    @model_validator(mode="after")
+    def _methods_agree(self) -> Self:
+        method, rule = self.search.method, self.early_terminate.type if self.early_terminate else "none"
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"`metrics` names a metric twice: {', '.join(names)}")
+        if self.metrics and self.metric is not None and self.metric != self.metrics[0]:
+            raise ValueError("`metric` is the first of `metrics`; give one of the two")
+        if any(metric.aggregate != "last" for metric in self.metrics[1:]):
+            raise ValueError("`aggregate` belongs to the first of `metrics`; of the others, the last value counts")
+        if method == "nsga2" and len(names) < 2:
+            raise ValueError("nsga2 weighs several metrics: name two or more in `metrics`")
+        if method == "bohb" and rule != "hyperband":
+            raise ValueError(f"bohb is tpe with hyperband: `early_terminate.type` must be hyperband, not {rule}")
+        if method in ("nsga2", *POPULATION) and rule != "none":
+            raise ValueError(f"{method} compares trials that ran equally long: leave `early_terminate` out")
+        ranges = [name for name, parameter in self.parameters.items() if parameter.is_range]
+        if method == "pb2" and not ranges:
+            raise ValueError("pb2 changes parameters that have a range (`min` and `max`), and this file has none")
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -12,13 +12,14 @@ from ray.tune.schedulers import TrialScheduler
 from orchestrator.cluster import search
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.recorder import LOSSES_WITHOUT_PROGRESS, Recorder, RecordingScheduler
+from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.lifecycle import Actor, SweepState, TrialState
 from orchestrator.records import Sweep
 from orchestrator.store import Store, open_store
 from tests.support.builders import NOW, a_sweep, a_trial
 
-ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2, "max_steps": None}
+ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2}
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
@@ -46,10 +47,10 @@ class Bench:
         trials = self.store.trials.requeue_trials(self.sweep.id, reason="new driver", now=NOW)
         known = self.store.trials.trials(self.sweep.id)
         self.inner = search.early_stopping(self.sweep, known)
-        curves = [(trial.id, self.store.trials.curve(trial.id, self.sweep.metric)) for trial in known]
-        search.replay(self.inner, self.sweep.metric, curves)
+        rule = SeedGroups(self.inner, self.sweep.metric)
+        rule.replay([(trial, self.store.trials.curve(trial.id, self.sweep.metric)) for trial in known])
         recorder = Recorder(self.store.trials, self.sweep, trials, StoppedClock())
-        self.scheduler = RecordingScheduler(self.inner, recorder, self.sweep, free_slot=self.freed.append)
+        self.scheduler = RecordingScheduler(rule, recorder, self.sweep, free_slot=self.freed.append)
         for trial in trials:
             self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
 

@@ -10,7 +10,7 @@ from orchestrator.records import DriverStatus, Sweep, Trial
 from tests.support.builders import NOW
 from tests.support.ray_cluster import PATIENCE_S, Lab, tiny_config, train_workers, wait_for
 
-ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2, "max_steps": None}
+ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2}
 
 
 def test_a_job_is_started_once_stopped_cleanly_and_continued_to_the_end(lab: Lab) -> None:
