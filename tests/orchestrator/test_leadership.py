@@ -65,7 +65,15 @@ def candidate(store, database_url, clock, launcher):
 
 
 def queue(store: Store, launcher: FakeLauncher, clock: FakeClock, name: str = "a"):
-    return submit(TEXT.format(name=name), "f.yaml", user="u", store=store.sweeps, launcher=launcher, clock=clock)
+    return submit(
+        TEXT.format(name=name),
+        "f.yaml",
+        user="u",
+        store=store.sweeps,
+        trials=store.trials,
+        launcher=launcher,
+        clock=clock,
+    )
 
 
 def test_the_second_one_stands_by_and_takes_over_when_the_first_is_silent(candidate, clock):

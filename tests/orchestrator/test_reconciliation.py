@@ -36,7 +36,15 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
     store, launcher, clock = lab
     names = ["runs", "died", "ended", "cancelled", "waits"]
     sweeps = {
-        name: submit(TEXT.format(name=name), "f", user="u", store=store.sweeps, launcher=launcher, clock=clock)
+        name: submit(
+            TEXT.format(name=name),
+            "f",
+            user="u",
+            store=store.sweeps,
+            trials=store.trials,
+            launcher=launcher,
+            clock=clock,
+        )
         for name in names
     }
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
@@ -48,7 +56,9 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
     launcher.drivers[job["ended"]] = D.DONE
     finish(store, clock, sweeps["ended"])
     cancel("cancelled", user="u", store=store.sweeps, clock=clock)
-    queued = submit(TEXT.format(name="new"), "f", user="u", store=store.sweeps, launcher=launcher, clock=clock)
+    queued = submit(
+        TEXT.format(name="new"), "f", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=clock
+    )
 
     told = reconcile(store.sweeps, store.outbox, launcher)
     numbered = {name: f"sweep {sweep.id} ({name}): " for name, sweep in sweeps.items()}
@@ -72,7 +82,9 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
 def test_a_driver_that_was_to_be_started_is_and_nothing_is_told_of_nothing(lab):
     store, launcher, clock = lab
     assert reconcile(store.sweeps, store.outbox, launcher) == ["nothing was going on"]
-    sweep = submit(TEXT.format(name="a"), "f", user="u", store=store.sweeps, launcher=launcher, clock=clock)
+    sweep = submit(
+        TEXT.format(name="a"), "f", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=clock
+    )
     Coordinator(store.sweeps, store.ledger, launcher, clock).tick()
     first, _ = reconcile(store.sweeps, store.outbox, launcher)
     assert first == f"sweep {sweep.id} (a): resumed: its driver fake-{sweep.id}-1 had not been started yet"
