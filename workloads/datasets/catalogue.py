@@ -10,7 +10,7 @@ from typing import Literal
 from workloads.errors import DataError, nearest
 
 Client = Literal["pip", "apt", "npm"]
-Kind = Literal["text", "music", "images", "table", "series"]
+Kind = Literal["text", "music", "images", "table", "series", "algorithms"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class DataSet:
     sha256: of the kept files, as `store.tree_sha256` counts; of what `builder` makes where there is one.
     size_bytes: of the kept files together.
     licence: as far as the package states it.
-    builder: "music_rolls" where the files are made from the package by a program; "" where they are taken as they are.
+    builder: the program beside this module that makes the files from the package; "" where they are taken as they are.
     companions: packages ("name==version") that the builder needs beside it.
     """
 
@@ -325,6 +325,20 @@ ENTRIES: tuple[DataSet, ...] = (
         licence="scores: public domain to the package's best knowledge; code BSD-3-Clause",
         builder="music_rolls",
         companions=("webcolors==25.10.0", "more-itertools==11.2.1", "chardet==7.7.0"),
+    ),
+    DataSet(
+        name="clrs30",
+        kind="algorithms",
+        summary="samples of the 23 algorithms of CLRS-30 that answer for nodes; takes minutes to draw",
+        client="pip",
+        package="dm-clrs",
+        version="2.0.3",
+        members=("clrs30.npz",),
+        sha256="f180f843a095647bb12d7717aded216b477f6d20449c13a5625ddf80840a3aa8",
+        size_bytes=45824818,
+        licence="Apache-2.0",
+        builder="clrs_samples",
+        companions=("attrs==26.1.0",),
     ),
 )
 

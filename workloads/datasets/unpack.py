@@ -13,8 +13,9 @@ from workloads.datasets import store
 from workloads.datasets.catalogue import DataSet
 from workloads.errors import DataError
 
-BUILDER = Path(__file__).with_name("music_rolls.py")
 SPLITS = Path(__file__).parents[1] / "data" / "jsb_split_manifest.json"
+GIVEN = {"music_rolls": [str(SPLITS)], "clrs_samples": []}
+"""What each builder is given on its command line, before the file that it is to write."""
 
 
 def fetch(entry: DataSet, cache: Path) -> Path:
@@ -32,7 +33,7 @@ def fetch(entry: DataSet, cache: Path) -> Path:
             files.mkdir()
             unpacked = _unpacked(entry, work)
             if entry.builder:
-                _build_rolls(entry, unpacked, files)
+                _build(entry, unpacked, files)
             else:
                 _copy(entry, unpacked, files)
             _check(entry, files)
@@ -110,9 +111,10 @@ def _copy(entry: DataSet, unpacked: Path, files: Path) -> None:
         shutil.copyfile(unpacked / member, target)
 
 
-def _build_rolls(entry: DataSet, unpacked: Path, files: Path) -> None:
+def _build(entry: DataSet, unpacked: Path, files: Path) -> None:
     """Run the builder in a process of its own, which alone sees the unpacked package."""
-    command = [sys.executable, "-P", str(BUILDER), str(SPLITS), str(files / entry.members[0])]
+    program = Path(__file__).with_name(f"{entry.builder}.py")
+    command = [sys.executable, "-P", str(program), *GIVEN[entry.builder], str(files / entry.members[0])]
     # The package writes pickles of what it parses to the temporary folder: there they go with the work
     environment = {"PYTHONPATH": str(unpacked), "TMPDIR": str(unpacked), "HOME": str(unpacked), "PATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

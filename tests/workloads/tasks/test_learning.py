@@ -14,6 +14,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], str, float]] = {
     "a5_word": ({}, "last_element", 0.5),
     "adding": ({}, "mean", 0.02),
     "bytes_lm": ({}, "unigram", 3.8),
+    "clrs": ({}, "majority", 0.8),
     "copying": ({}, "blind", 0.35),
     "cpu_trace": ({}, "persistence", 0.87),
     "dyck": ({}, "chance", 0.9),

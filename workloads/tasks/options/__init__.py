@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workloads.method import registry
 from workloads.tasks.options import (
+    algorithms,
     cpu,
     forecasting,
     formal,
@@ -16,5 +17,5 @@ from workloads.tasks.options import (
     tabular,
 )
 
-FAMILIES = (cpu, forecasting, formal, images, language, memory, music, recall, state_tracking, tabular)
+FAMILIES = (algorithms, cpu, forecasting, formal, images, language, memory, music, recall, state_tracking, tabular)
 TASKS = registry(method for family in FAMILIES for method in family.METHODS)
