@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from orchestrator.records import (
     Sweep,
     Token,
     Trial,
+    TrialMark,
     Usage,
 )
 
@@ -229,6 +230,19 @@ class Outbox(Protocol):
 
     def link_trial(self, trial_id: int, mlflow_run_id: str) -> None:
         """Write the trial's tracking run."""
+
+
+class Changes(Protocol):
+    """What live streams read."""
+
+    def newest_event(self, sweep_id: int) -> int:
+        """Number of the sweep's newest event; 0 where there is none."""
+
+    def marks(self, sweep_id: int) -> Mapping[int, TrialMark]:
+        """A mark of each trial, by its id, that differs once anything about the trial does."""
+
+    def trials(self, ids: Collection[int]) -> list[Trial]:
+        """These trials, in order of number."""
 
 
 class TokenStore(Protocol):

@@ -274,6 +274,14 @@ class Token:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class TrialMark:
+    """What tells whether a trial has changed: two marks differ once anything about it does."""
+
+    state: TrialState
+    rest: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Once:
     """Makes a submission that is sent again the same as once.

@@ -329,6 +329,14 @@ def new_token_document(token: Token, secret: str) -> NewTokenDocument:
     return NewTokenDocument(**_token(token), token=secret)
 
 
+def sweep_progress(
+    sweep: Sweep, counts: Mapping[TrialState, int], changed: Sequence[Trial], tracking_backlog: int
+) -> SweepDocument:
+    """A sweep with those of its trials alone that have changed."""
+    document = sweep_document(sweep, changed, tracking_backlog)
+    return document.model_copy(update={"trial_states": {str(state): count for state, count in counts.items()}})
+
+
 def is_over(trial: Trial) -> bool:
     """The trial has reached an end."""
     return trial.state in TRIAL_ENDS

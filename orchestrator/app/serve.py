@@ -31,6 +31,9 @@ from orchestrator.web.service import Service
 
 log = logging.getLogger(__name__)
 
+STREAMS_END_S = 1
+"""What live streams have for their end when the coordinator is told to stop: they would not end by themselves."""
+
 
 class SystemClock:
     """The real time."""
@@ -59,6 +62,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         board=store.board,
         outbox=store.outbox,
         tokens=store.tokens,
+        changes=store.changes,
         launcher=launcher,
         clock=clock,
         storage=settings.storage,
@@ -91,7 +95,9 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         )
         # A daemon: it may hang in a call to a tracker that is going down, and what it carries is safe in the outbox.
         threads.append(threading.Thread(target=courier.run, args=(stop,), name="courier", daemon=True))
-    server = uvicorn.Server(uvicorn.Config(create_api(service), log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_api(service), log_level="warning", timeout_graceful_shutdown=STREAMS_END_S)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     for thread in threads:

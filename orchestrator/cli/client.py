@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
 from orchestrator import report
+from orchestrator.cli.events import Message, messages
 from orchestrator.errors import BadInput, Conflict, Denied, Forbidden, NotFound, OrchError, Unreachable
 
 RETRY_WAITS_S = (0.5, 2.0)
 """Before a submission is sent again that nobody answered."""
+
+SILENCE_S = 35.0
+"""A live stream that says nothing for so long is dead: the coordinator gives a sign of life more often."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -85,6 +90,14 @@ class Client:
         """Addresses, version, and what is going on."""
         return self._ask(report.StatusDocument, "GET", "/status")
 
+    def stream_sweep(self, sweep_id: int, last: str) -> Iterator[Message]:
+        """A sweep's live stream, from after the message whose id was `last`. Ends when the connection does."""
+        return self._stream(f"/sweeps/{sweep_id}/stream", last)
+
+    def stream_log(self, trial_id: int, last: str) -> Iterator[Message]:
+        """What a trial prints, live, from a byte offset on."""
+        return self._stream(f"/trials/{trial_id}/log/stream", last)
+
     def tokens(self) -> report.TokenList:
         """All tokens, without their secrets."""
         return self._ask(report.TokenList, "GET", "/tokens")
@@ -102,14 +115,29 @@ class Client:
         """End a token."""
         return self._ask(report.TokenDocument, "DELETE", f"/tokens/{_part(name)}")
 
+    def _stream(self, path: str, last: str) -> Iterator[Message]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
+        timeout = httpx.Timeout(5, read=SILENCE_S)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refusal(response, self.url)
+                yield from messages(response.iter_lines())
+        except httpx.TransportError as error:
+            raise self._away(error) from None
+
+    def _away(self, error: httpx.TransportError) -> Unreachable:
+        return Unreachable(
+            f"the coordinator at {self.url} does not answer ({type(error).__name__}). "
+            "`orch status` tells what runs; `orch up` starts what does not."
+        )
+
     def _ask(self, answer: type[Document], method: str, path: str, **request: Any) -> Document:
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
-            raise Unreachable(
-                f"the coordinator at {self.url} does not answer ({type(error).__name__}). "
-                "`orch status` tells what runs; `orch up` starts what does not."
-            ) from None
+            raise self._away(error) from None
         if response.is_success:
             return answer.model_validate_json(response.content)
         raise _refusal(response, self.url)

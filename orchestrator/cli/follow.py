@@ -1,8 +1,14 @@
-"""Follow a sweep to its end: a live table on a terminal, lines elsewhere. Ctrl-C detaches and cancels nothing."""
+"""Follow a sweep or a log to its end, live. Ctrl-C detaches and cancels nothing.
+
+The coordinator streams what is new. Where a stream breaks, the next one goes on after the last message; where none
+comes through, as behind a proxy that holds them back, plain questions take their place.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable, Iterator
 
 import typer
 from rich.live import Live
@@ -10,13 +16,17 @@ from rich.live import Live
 from orchestrator import report
 from orchestrator.cli import render
 from orchestrator.cli.client import Client
-from orchestrator.errors import Unreachable
+from orchestrator.cli.events import Message
+from orchestrator.errors import Denied, NotFound, OrchError, Unreachable
+from orchestrator.lifecycle import TRIAL_ENDS
 
 POLL_S = 0.5
 PATIENCE_S = 60.0
 """How long a coordinator may be away (restarted, say) before following gives up."""
 TRACKING_WAIT_S = 90.0
 """How long an ended sweep waits to be seen in the tracker: one that just started needs half a minute."""
+DEAF_STREAMS = 3
+"""Streams in a row that said nothing, while the coordinator answers plain questions, before no more are tried."""
 
 
 def until_over(client: Client, sweep_id: int, *, quiet: bool = False) -> report.SweepDocument:
@@ -29,67 +39,161 @@ def until_over(client: Client, sweep_id: int, *, quiet: bool = False) -> report.
         typer.Exit: Ctrl-C; the sweep runs on.
         Unreachable: the coordinator was away for a minute.
     """
+    watched = _Watched(client, sweep_id)
     try:
-        document = _lines(client, sweep_id) if quiet or not render.out.is_terminal else _table(client, sweep_id)
-        return _tracked(client, document)
+        if quiet or not render.out.is_terminal:
+            return _lines(watched)
+        return _table(watched)
     except KeyboardInterrupt:
         render.note(f"\ndetached; sweep {sweep_id} goes on. Follow it again with: orch watch {sweep_id}")
         raise typer.Exit(130) from None
 
 
-def _table(client: Client, sweep_id: int) -> report.SweepDocument:
-    document = _fetch(client, sweep_id)
-    with Live(render.sweep(document), console=render.out, auto_refresh=False) as live:
-        while not document.is_over:
-            time.sleep(POLL_S)
-            document = _fetch(client, sweep_id)
-            live.update(render.sweep(document), refresh=True)
-    return document
+def log(client: Client, trial_id: int) -> None:
+    """Print what a trial prints until it ends. Raises NotFound, Unreachable."""
+    offset = 0
+
+    def take(message: Message) -> bool:
+        nonlocal offset
+        if message.event == "log":
+            page = report.LogPage.model_validate_json(message.data)
+            offset = page.next_offset
+            _print(page.text)
+        return message.event == "end"
+
+    def ask() -> bool:
+        nonlocal offset
+        page = client.log(trial_id, offset)
+        offset = page.next_offset
+        _print(page.text)
+        return page.over
+
+    for _ in _rounds(lambda: client.stream_log(trial_id, str(offset)), take, ask):
+        pass
 
 
-def _lines(client: Client, sweep_id: int) -> report.SweepDocument:
-    """What changed, line by line, on standard error."""
-    seen: dict[object, object] = {}
+class _Watched:
+    """A sweep as it was last told of, in each of its `rounds`. events: those that nobody has taken from here yet."""
+
+    document: report.SweepDocument
+
+    def __init__(self, client: Client, sweep_id: int) -> None:
+        self._client, self._sweep_id, self._last = client, sweep_id, ""
+        self._trials: dict[int, report.TrialDocument] = {}
+        self.events: list[report.EventDocument] = []
+
+    def rounds(self) -> Iterator[None]:
+        """Once for every change, and now and then without any, until the sweep has ended and is tracked."""
+        return _rounds(lambda: self._client.stream_sweep(self._sweep_id, self._last), self._take, self._ask)
+
+    def _take(self, message: Message) -> bool:
+        if message.event == "progress":
+            new = report.SweepDocument.model_validate_json(message.data)
+            self._trials |= {each.trial_id: each for each in new.trials}
+            in_order = sorted(self._trials.values(), key=lambda each: each.number)
+            self.document = new.model_copy(update={"trials": in_order})
+        elif message.event == "event":
+            self.events.append(report.EventDocument.model_validate_json(message.data))
+        self._last = message.id or self._last
+        return message.event == "end"
+
+    def _ask(self) -> bool:
+        if self._last:
+            page = self._client.events(str(self._sweep_id), int(self._last)).root
+            self.events += page
+            self._last = str(page[-1].event_id) if page else self._last
+        self.document = self._client.sweep(str(self._sweep_id))
+        return self.document.is_over and not self.document.tracking_backlog
+
+
+def _rounds(
+    stream: Callable[[], Iterator[Message]], take: Callable[[Message], bool], ask: Callable[[], bool]
+) -> Iterator[None]:
+    """Take messages, stream after stream, or else ask, until one of them says that it is over.
+
+    Raises Unreachable when neither came through for a minute; NotFound and Denied at once.
+    """
+    deaf = 0
+    patient_until = time.monotonic() + PATIENCE_S
     while True:
-        document = _fetch(client, sweep_id)
-        now: dict[object, object] = {"sweep": (document.state, document.reason)}
-        now |= {trial.trial_id: (trial.state, trial.reason) for trial in document.trials}
-        for key, value in now.items():
-            if seen.get(key) != value and (key in seen or key == "sweep"):
-                render.note(_line(key, document))
-        seen = now
-        if document.is_over:
-            return document
-        time.sleep(POLL_S)
-
-
-def _line(key: object, document: report.SweepDocument) -> str:
-    if key == "sweep":
-        return f"sweep {document.sweep_id}: {document.state}" + (f" ({document.reason})" if document.reason else "")
-    trial = next(each for each in document.trials if each.trial_id == key)
-    value = trial.metrics.get(document.metric)
-    score = f"  {document.metric} {value:.4f} at step {trial.step}" if value is not None else ""
-    return f"trial {trial.trial_id}: {trial.state}{score}" + (f" ({trial.reason})" if trial.reason else "")
-
-
-def _tracked(client: Client, document: report.SweepDocument) -> report.SweepDocument:
-    deadline = time.monotonic() + TRACKING_WAIT_S
-    if document.tracking_backlog:
-        render.note(f"sweep {document.sweep_id} has ended; waiting for the tracker to show it")
-    while document.tracking_backlog and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-        document = _fetch(client, document.sweep_id)
-    if document.tracking_backlog:
-        render.note("the tracker does not answer yet; what it has not been told is kept and sent later")
-    return document
-
-
-def _fetch(client: Client, sweep_id: int) -> report.SweepDocument:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+        heard = False
         try:
-            return client.sweep(str(sweep_id))
+            for message in stream() if deaf < DEAF_STREAMS else ():
+                heard, deaf = True, 0
+                patient_until = time.monotonic() + PATIENCE_S
+                over = take(message)
+                yield
+                if over:
+                    return
+        except (NotFound, Denied):
+            raise
+        except OrchError:
+            pass  # asking tells whether the coordinator is away or its streams alone
+        try:
+            over = ask()
+        except (NotFound, Denied):
+            raise
         except Unreachable:
-            if time.monotonic() > deadline:
+            if time.monotonic() > patient_until:
                 raise
-            time.sleep(POLL_S)
+        else:
+            patient_until = time.monotonic() + PATIENCE_S
+            deaf += not heard
+            yield
+            if over:
+                return
+        time.sleep(POLL_S)
+
+
+def _table(watched: _Watched) -> report.SweepDocument:
+    with Live(console=render.out, auto_refresh=False) as live:
+        for _ in _until_tracked(watched, live.console.print):
+            live.update(render.sweep(watched.document), refresh=True)
+    return watched.document
+
+
+def _lines(watched: _Watched) -> report.SweepDocument:
+    """What happens, line by line, on standard error."""
+    first = True
+    for _ in _until_tracked(watched, render.note):
+        if first:
+            document, first = watched.document, False
+            render.note(f"sweep {document.sweep_id}: {document.state}{_why(document.reason)}")
+        for event in watched.events:
+            render.note(_line(event, watched.document))
+        watched.events.clear()
+    return watched.document
+
+
+def _line(event: report.EventDocument, document: report.SweepDocument) -> str:
+    what = event.what.rpartition(" -> ")[2]
+    if event.trial_id is None:
+        return f"sweep {event.sweep_id}: {what}{_why(event.reason)}"
+    trial = next((each for each in document.trials if each.trial_id == event.trial_id), None)
+    value = trial.metrics.get(document.metric) if trial and what in TRIAL_ENDS else None
+    score = f"  {document.metric} {value:.4f} at step {trial.step}" if trial and value is not None else ""
+    return f"trial {event.trial_id}: {what}{score}{_why(event.reason)}"
+
+
+def _why(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _until_tracked(watched: _Watched, say: Callable[[str], None]) -> Iterator[None]:
+    """Rounds; those after the sweep's end last a minute and a half at most."""
+    ended_at: float | None = None
+    for _ in watched.rounds():
+        yield
+        document = watched.document
+        if document.is_over and ended_at is None:
+            ended_at = time.monotonic()
+            if document.tracking_backlog:
+                say(f"sweep {document.sweep_id} has ended; waiting for the tracker to show it")
+        if ended_at is not None and document.tracking_backlog and time.monotonic() - ended_at > TRACKING_WAIT_S:
+            say("the tracker does not answer yet; what it has not been told is kept and sent later")
+            return
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from orchestrator.cli import follow as live
 from orchestrator.cli import render
 from orchestrator.cli.command import add
 from orchestrator.cli.connect import connect
 from orchestrator.cli.sweeps import trial_number
 from orchestrator.errors import BadInput, ExitCode
-
-POLL_S = 0.5
 
 
 class BoardFormat(StrEnum):
@@ -74,13 +72,11 @@ def logs(
     if number is None:
         raise BadInput(f"{trial!r} is no trial; give its number, as `orch show SWEEP` lists it.")
     client = connect()
-    offset = 0
-    while True:
-        page = client.log(number, offset)
+    if follow:
+        live.log(client, number)
+        return ExitCode.OK
+    page = client.log(number, 0)
+    while page.text:
         sys.stdout.write(page.text)
-        sys.stdout.flush()
-        if page.over or not (follow or page.text):
-            return ExitCode.OK
-        if page.next_offset == offset:
-            time.sleep(POLL_S)
-        offset = page.next_offset
+        page = client.log(number, page.next_offset)
+    return ExitCode.OK

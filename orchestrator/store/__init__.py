@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.ports import BoardStore, LeaseStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import BoardStore, Changes, LeaseStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
 from orchestrator.store.board import SqlBoard
+from orchestrator.store.changes import SqlChanges
 from orchestrator.store.database import Database
 from orchestrator.store.lease import SqlLease
 from orchestrator.store.ledger import SqlLedger
@@ -31,6 +32,7 @@ class Store:
     ledger: Ledger
     tokens: TokenStore
     lease: LeaseStore
+    changes: Changes
 
     def close(self) -> None:
         """Give all connections back."""
@@ -65,4 +67,5 @@ def _on(database: Database) -> Store:
         ledger=SqlLedger(database),
         tokens=SqlTokens(database),
         lease=SqlLease(database),
+        changes=SqlChanges(database),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.access import Principal
 from orchestrator.errors import NotFound, Unreachable
 from orchestrator.matching import Sizer
-from orchestrator.ports import BoardStore, Clock, Launcher, Outbox, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import BoardStore, Changes, Clock, Launcher, Outbox, SweepStore, TokenStore, TrialStore
 from orchestrator.records import Capacity, Sweep, Trial
 
 
@@ -21,6 +21,7 @@ class Service:
     board: BoardStore
     outbox: Outbox
     tokens: TokenStore
+    changes: Changes
     launcher: Launcher
     clock: Clock
     storage: Path

@@ -36,6 +36,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         board=store.board,
         outbox=store.outbox,
         tokens=store.tokens,
+        changes=store.changes,
         launcher=FakeLauncher(gpus=1),
         clock=FixedClock(),
         storage=tmp_path / "artifacts",

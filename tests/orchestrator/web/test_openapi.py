@@ -33,6 +33,7 @@ def test_schemathesis_finds_no_failure_and_no_answer_that_is_not_documented(
     with listening(api) as url:
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/api/openapi.json", "--no-color"]
         command += ["--header", f"Authorization: Bearer {SECRET}", "--checks", ",".join(HOLD)]
+        command += ["--exclude-path-regex", "/stream$"]  # these do not end before their sweep does
         command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--seed", "0"]
         command += ["--generation-database", "none", "--suppress-health-check", "all"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
