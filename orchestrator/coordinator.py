@@ -17,6 +17,7 @@ from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wi
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
 from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
 from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
+from orchestrator.requisites import waiting
 from orchestrator.spec.model import LEARNING
 
 log = logging.getLogger(__name__)
@@ -148,12 +149,17 @@ class Coordinator:
         trials = self.store.trial_counts([sweep.id for sweep in sweeps])
         pool = self.launcher.capacity()
         now = self.clock.now()
-        demands = self._demands(sweeps, trials, now)
+        waits = waiting(sweeps, self.store)
+        demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, now)
         usage = self._charged(demands, pool, now)
         allotments = allot(demands, pool, {(each.project, each.user): each.share for each in usage}, self.rules)
+        allotments |= {sweep_id: Allotment(0, each.reason) for sweep_id, each in waits.items()}
         for sweep in sweeps:
             try:
-                self._advance(sweep, trials.get(sweep.id, {}), allotments[sweep.id])
+                if sweep.id in waits and waits[sweep.id].hopeless and sweep.wish is Wish.RUN:
+                    self._move(sweep, Move(S.FAILED, waits[sweep.id].reason), allotments[sweep.id])
+                else:
+                    self._advance(sweep, trials.get(sweep.id, {}), allotments[sweep.id])
             except StaleRow:
                 log.info("sweep %d was moved by somebody else; looking again at the next tick", sweep.id)
             except ClusterError as error:

@@ -53,6 +53,7 @@ SWEEP_MOVES: dict[tuple[SweepState, SweepState], frozenset[Actor]] = {
     (S.QUEUED, S.STARTING): frozenset({A.COORDINATOR}),
     (S.QUEUED, S.CANCELLED): frozenset({A.COORDINATOR}),
     (S.QUEUED, S.PAUSED): frozenset({A.COORDINATOR}),
+    (S.QUEUED, S.FAILED): frozenset({A.COORDINATOR}),  # what it depends on will not succeed
     (S.STARTING, S.RUNNING): frozenset({A.COORDINATOR}),
     (S.STARTING, S.QUEUED): frozenset({A.COORDINATOR}),
     (S.STARTING, S.PAUSED): frozenset({A.COORDINATOR}),

@@ -62,6 +62,9 @@ class SweepStore(Protocol):
     def sweeps(self, *, project: str | None = None, states: Sequence[SweepState] = (), limit: int = 100) -> list[Sweep]:
         """Newest first."""
 
+    def some_sweeps(self, sweep_ids: Sequence[int]) -> list[Sweep]:
+        """Those of these numbers that there are, in order of number."""
+
     def open_sweeps(self) -> list[Sweep]:
         """All that have not ended, by priority (high first), then age."""
 

@@ -12,6 +12,7 @@ from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Launcher, SweepStore, TrialStore
 from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
 from orchestrator.report import PlanDocument, PlannedTrial
+from orchestrator.requisites import by_number
 from orchestrator.spec import SweepSpec
 from orchestrator.spec.document import Document
 from orchestrator.spec.load import check_document, read_document
@@ -106,11 +107,13 @@ def submit(
     rerun: bool = False,
     once: Once | None = None,
     allow: Callable[[str], object] = str,
+    project: str | None = None,
 ) -> Sweep:
     """Check a sweep file and queue it. Trials that have a result already get it, unless `rerun` says otherwise.
 
     Args:
         once: submitting again under its key gives the sweep that is there.
+        project: to which the submitter is bound, and whose sweeps alone the file may name; None for any.
         allow: asked with the file's project; raises Forbidden where the submitter may not.
 
     Raises:
@@ -122,14 +125,15 @@ def submit(
     except Unreachable:
         # A cluster that is away must not keep people from queueing; the policy checks again before it starts.
         capacity = None
-    accepted = check(read_document(text, file), capacity, sizer)
+    document = read_document(text, file)
+    accepted = check(document, capacity, sizer)
     spec = accepted.spec
     allow(spec.project)
     assert spec.metric is not None, "load_spec fills in the metric"
     new = NewSweep(
         name=spec.name,
         project=spec.project,
-        spec=spec.model_dump(mode="json", exclude_unset=False),
+        spec=spec.model_dump(mode="json", exclude_unset=False) | by_number(spec, document, store, project=project),
         source=text if isinstance(text, str) else text.decode("utf-8"),
         priority=spec.priority,
         metric=spec.metric.name,

@@ -109,6 +109,12 @@ class SqlSweeps:
         with self._database.read() as connection:
             return [_sweep(row) for row in connection.execute(query)]
 
+    def some_sweeps(self, sweep_ids: Sequence[int]) -> list[Sweep]:
+        """Those of these numbers that there are, in order of number."""
+        query = _QUERY.where(t.sweep.c.id.in_(sweep_ids)).order_by(t.sweep.c.id)
+        with self._database.read() as connection:
+            return [_sweep(row) for row in connection.execute(query)]
+
     def open_sweeps(self) -> list[Sweep]:
         """All that have not ended, by priority (high first), then age."""
         query = _QUERY.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(

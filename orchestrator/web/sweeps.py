@@ -75,6 +75,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             rerun=body.rerun,
             once=once,
             allow=who.scope,
+            project=who.project,
         )
         return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
 
