@@ -14,15 +14,18 @@ from orchestrator.errors import BadInput
 from orchestrator.matching import Matcher, Sizer
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
+from orchestrator.spec.condition import parse_condition
 from orchestrator.spec.expression import ExpressionError
 from orchestrator.spec.model import LEARNING, SweepSpec
 from orchestrator.spec.space import Axis, Values, axes_of, cells_of, point
 from workloads.config import TrialConfig
-from workloads.errors import ConfigError
+from workloads.errors import ConfigError, nearest
+from workloads.reported import may_report, reported_metrics
 
 MAX_PLANNED = 100_000
 MANY_TRIALS = 10_000
 WORST_MATCH = 0.02
+MOST_RACERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Plan:
     constrained: int
     """Cells or draws that a constraint left out."""
     notes: tuple[str, ...] = ()
-    """What matching could not make equal."""
+    """What matching could not make equal; what conditions read that no trial tells."""
 
     @property
     def warnings(self) -> list[str]:
@@ -150,6 +153,12 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             trials += planner.trials(found, len(trials))
     if not trials:
         raise BadInput("no trial is left: every configuration is left out by `constraints`.")
+    if spec.seeds.policy == "race" and len(seen) > MOST_RACERS:
+        raise BadInput(
+            f"a race compares every pair of configurations: {len(seen):,} are more than {MOST_RACERS:,}. "
+            "Sweep fewer values, or leave `policy: race` out."
+        )
+    notes += _unheard(spec, trials)
     return Plan(tuple(trials), len(seen), skipped, constrained, tuple(notes))
 
 
@@ -231,6 +240,20 @@ def _matched(found: Configuration, matcher: Matcher, notes: list[str]) -> Config
         )
     params = found.params | {matched.name: matched.value}
     return Configuration(matched.config, config_hash(matched.config), params)
+
+
+def _unheard(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:
+    """Names that `stop_if` reads and that no trial is known to report: their conditions would never hold."""
+    names = list(dict.fromkeys(name for rule in spec.stop_if for name in parse_condition(rule.when).names))
+    if not names:
+        return
+    # What is reported by name hangs on the task
+    tasks = {trial.config["task"]["name"]: trial.config for trial in trials}
+    configs = [TrialConfig.parse(config) for config in tasks.values()]
+    for name in names:
+        if not any(may_report(name, config) for config in configs):
+            known = {each for config in configs for each in reported_metrics(config)}
+            yield f"`stop_if` reads {name!r}, which no trial is known to report. {nearest(name, known)}"
 
 
 def _told(values: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from orchestrator import health
 from orchestrator.access import Role
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
 from orchestrator.records import Event, Sweep, Token, Trial
+from orchestrator.sealing import SEALED, seal_of
 
 
 class Answer(BaseModel):
@@ -66,6 +67,18 @@ class SweepSummary(Answer):
     ended_at: str | None
 
 
+class HypothesisDocument(Answer):
+    """What was claimed before anything had run."""
+
+    claim: str
+    metric: str | None
+    comparison: str | None
+    alpha: float
+    sealed_at: str
+    sha256: str = Field(description="Over the sweep's name, its whole spec, and the time.")
+    intact: bool = Field(description="Name and spec still have that hash.")
+
+
 class SweepDocument(SweepSummary):
     """One sweep with its trials."""
 
@@ -74,6 +87,8 @@ class SweepDocument(SweepSummary):
     mlflow_run_id: str | None
     ray_job_id: str | None
     tracking_backlog: int = Field(description="Facts that the tracker has yet to be told.")
+    depends_on: list[int] = Field(description="Sweeps that must have succeeded before it starts.")
+    hypothesis: HypothesisDocument | None
     trials: list[TrialDocument]
 
     @property
@@ -290,7 +305,9 @@ def sweep_summary(sweep: Sweep, counts: Mapping[TrialState, int]) -> SweepSummar
     return SweepSummary(**_summary(sweep, counts))
 
 
-def sweep_document(sweep: Sweep, trials: Sequence[Trial], tracking_backlog: int) -> SweepDocument:
+def sweep_document(
+    sweep: Sweep, trials: Sequence[Trial], tracking_backlog: int, first_events: Sequence[Event] = ()
+) -> SweepDocument:
     """A sweep with its trials."""
     counts: dict[TrialState, int] = {}
     for trial in trials:
@@ -302,7 +319,21 @@ def sweep_document(sweep: Sweep, trials: Sequence[Trial], tracking_backlog: int)
         mlflow_run_id=sweep.mlflow_run_id,
         ray_job_id=sweep.ray_job_id,
         tracking_backlog=tracking_backlog,
+        depends_on=list(sweep.depends_on),
+        hypothesis=_hypothesis(sweep, first_events),
         trials=[trial_document(trial) for trial in trials],
+    )
+
+
+def _hypothesis(sweep: Sweep, first_events: Sequence[Event]) -> HypothesisDocument | None:
+    seal = next((event for event in first_events if event.what == SEALED), None)
+    if seal is None:
+        return None
+    return HypothesisDocument(
+        **sweep.spec["hypothesis"],
+        sealed_at=seal.at.isoformat(),
+        sha256=seal.reason,
+        intact=seal_of(sweep.spec, sweep.name, seal.at) == seal.reason,
     )
 
 

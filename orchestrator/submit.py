@@ -130,10 +130,13 @@ def submit(
     spec = accepted.spec
     allow(spec.project)
     assert spec.metric is not None, "load_spec fills in the metric"
+    words = spec.model_dump(mode="json", exclude_unset=False) | by_number(spec, document, store, project=project)
+    if spec.hypothesis is not None:
+        words["hypothesis"]["metric"] = spec.hypothesis.metric or spec.metric.name
     new = NewSweep(
         name=spec.name,
         project=spec.project,
-        spec=spec.model_dump(mode="json", exclude_unset=False) | by_number(spec, document, store, project=project),
+        spec=words,
         source=text if isinstance(text, str) else text.decode("utf-8"),
         priority=spec.priority,
         metric=spec.metric.name,

@@ -17,6 +17,17 @@ ALWAYS: Mapping[str, str] = {
 }
 
 
+FAMILIES = ("aux/", "baseline/", "gate/", "health/", "length/", "memory/", "moe/")
+"""First parts of the names of what models and tasks tell of themselves; which of it comes, hangs on the methods."""
+
+CONSTANTS = ("lr", "inference_flops_per_token", "state_bytes", "data_checksum")
+
+
+def may_report(name: str, config: TrialConfig) -> bool:
+    """Whether a trial could report a metric of this name."""
+    return name in reported_metrics(config) or name in CONSTANTS or name.startswith(FAMILIES)
+
+
 def reported_metrics(config: TrialConfig) -> dict[str, str]:
     """Every metric that ranking or stopping may refer to, with its goal; the task's primary metric first."""
     task = type(config.task)

@@ -103,8 +103,16 @@ def sweep(document: report.SweepDocument) -> RenderableType:
         state(document.state),
         f"  {counts(document.trial_states)}",
         f"\n{document.reason}" if document.reason else "",
+        f"\n{_claim(document.hypothesis)}" if document.hypothesis else "",
     )
     return Group(head, trials(document))
+
+
+def _claim(hypothesis: report.HypothesisDocument) -> str:
+    compared = f" ({hypothesis.comparison or 'as told'}, by {hypothesis.metric}, alpha {hypothesis.alpha:g})"
+    seal = f"sealed {hypothesis.sealed_at[:19]} as {hypothesis.sha256[:12]}"
+    broken = "" if hypothesis.intact else ": BROKEN, name or spec were changed since"
+    return f"claim: {hypothesis.claim}{compared}, {seal}{broken}"
 
 
 def trials(document: report.SweepDocument) -> Table:

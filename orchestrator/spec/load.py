@@ -18,7 +18,7 @@ from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is
 from orchestrator.spec.words import Words
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError, Problem, nearest, problems_of
-from workloads.reported import reported_metrics
+from workloads.reported import FAMILIES, reported_metrics
 
 MAX_STRUCTURES = 500
 """Combinations of methods that are tried to find a place for a parameter."""
@@ -197,12 +197,12 @@ def _ends(parameter: Any) -> list[Any]:
 
 def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
     known = reported_metrics(TrialConfig.parse(Resolver(spec.workload).resolve({}).config))
-    if spec.metric is None and not spec.metrics:
-        name, goal = next(iter(known.items()))
-        return spec.model_copy(update={"metric": Metric.model_validate({"name": name, "goal": goal})})
     named: dict[Path, str] = {("metrics", index, "name"): each.name for index, each in enumerate(spec.metrics)}
     if spec.metric is not None and not spec.metrics:
         named = {("metric", "name"): spec.metric.name}
+    claimed = spec.hypothesis.metric if spec.hypothesis is not None else None
+    if claimed is not None and not claimed.startswith(FAMILIES):
+        named["hypothesis", "metric"] = claimed
     complaints = [
         document.complaint(place, f"the workload never reports a metric {name!r}.", nearest(name, known))
         for place, name in named.items()
@@ -210,6 +210,9 @@ def _with_metric(spec: SweepSpec, document: Document) -> SweepSpec:
     ]
     if complaints:
         raise BadInput(complaints)
+    if spec.metric is None and not spec.metrics:
+        name, goal = next(iter(known.items()))
+        return spec.model_copy(update={"metric": Metric.model_validate({"name": name, "goal": goal})})
     return spec.model_copy(update={"metric": spec.metrics[0]}) if spec.metrics else spec
 
 

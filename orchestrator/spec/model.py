@@ -313,8 +313,10 @@ class SweepSpec(Words):
                     f"a grid needs `values`, but {', '.join(ranges)} is a range; use `search: {{method: random}}`"
                 )
         self._check_zip()
-        if self.seeds.policy == "race" and self.search.method in LEARNING:
-            raise ValueError(f"a race needs configurations that are known beforehand; {self.search.method} learns them")
+        if self.seeds.policy == "race" and self.search.method in (*LEARNING, *POPULATION):
+            raise ValueError(
+                f"a race needs configurations that are known beforehand; {self.search.method} finds its own"
+            )
         return self
 
     def _check_zip(self) -> None:

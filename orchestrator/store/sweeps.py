@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from orchestrator.errors import Conflict, NotFound, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
 from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
+from orchestrator.sealing import SEALED, seal_of
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
@@ -37,7 +38,8 @@ class SqlSweeps:
         With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
         where the key came with other content.
 
-        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves.
+        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves. The
+        seal of what the spec claims is the first event.
         """
         with self._database.write() as connection:
             if once is not None and (known := _submitted(connection, once)) is not None:
@@ -71,7 +73,9 @@ class SqlSweeps:
             shared = share_results(connection, sweep_id, now=now)
             reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
             submitted = audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)
-            audit.write_events(connection, [submitted, *shared])
+            seal = seal_of(sweep.spec, sweep.name, now)
+            sealed = [audit.event(sweep_id, sweep.user, SEALED, reason=seal, now=now)] if seal else []
+            audit.write_events(connection, [*sealed, submitted, *shared])
             return _load_one(connection, sweep_id)
 
     def sweep(self, sweep_id: int) -> Sweep:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from orchestrator import report
 from orchestrator.access import digest
 from orchestrator.lifecycle import SweepState
-from orchestrator.records import Once
+from orchestrator.records import Once, Sweep
 from orchestrator.spec.load import read_document
 from orchestrator.submit import check, plan_document, submit, with_identities
 from orchestrator.tokens import Doorkeeper
@@ -46,6 +46,10 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     router = APIRouter(tags=["sweeps"])
     sweeps, trials, outbox = service.sweeps, service.trials, service.outbox
 
+    def document_of(sweep: Sweep) -> report.SweepDocument:
+        first_events = sweeps.events(sweep_id=sweep.id, limit=1)
+        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id), first_events)
+
     @router.post("/sweeps", status_code=201, responses=answers(400, 409, 413, 422))
     def submit_sweep(
         body: Submission,
@@ -77,7 +81,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             allow=who.scope,
             project=who.project,
         )
-        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
+        return document_of(sweep)
 
     @router.post("/check", responses=answers(400, 413, 422))
     def check_sweep(body: SweepFile, _: Viewer) -> report.PlanDocument:
@@ -101,7 +105,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     def show_sweep(reference: Reference, who: Viewer) -> report.SweepDocument:
         """One sweep, by number or name, with its trials."""
         sweep = service.sweep_of(who, reference)
-        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id))
+        return document_of(sweep)
 
     @router.get("/sweeps/{reference}/events", responses=answers(404, 422))
     def list_events(

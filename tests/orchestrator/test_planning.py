@@ -211,3 +211,17 @@ def test_a_list_is_tried_in_its_order():
         {"training.lr": 1e-2},
         {"model.mixer.name": "rg_lru", "training.lr": 1e-3},
     ]
+
+
+def test_a_race_plans_three_seeds_each_and_counts_all_of_them_in_max_trials():
+    text = "parameters: {training.lr: [1e-3, 1e-2, 1e-1]}\nseeds: {count: 5, policy: race}\n"
+    found = plan(text)
+    assert [trial.seed for trial in found.trials] == [0, 1, 2] * 3
+    assert plan(text + "search: {method: random, max_trials: 10}\n").configurations == 2
+
+
+def test_conditions_on_what_no_trial_reports_are_told():
+    text = "stop_if: [nan(train/loss), moe/dead_frac > 0.25 for 3 reports, grad_norm > 9]\n"
+    (told,) = plan(text).warnings
+    assert "'train/loss'" in told
+    assert "Did you mean 'train_loss'" in told
