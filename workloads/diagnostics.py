@@ -45,7 +45,7 @@ OVER_LAYERS = {
 class LayerView:
     """One layer at one report.
 
-    routing: the columns of `OVER_LAYERS`, for a mixture. loads: [E] assignments by expert.
+    routing: the columns of `OVER_LAYERS`, for a mixture. loads: assignments by expert, shared experts left out.
     gate: mean, sat_low, sat_high, half_life, for a mixer with a forget gate. histogram: of that gate over [0, 1].
     """
 
@@ -80,7 +80,8 @@ class Probe:
         """The health columns of this moment.
 
         `moe/*`: over the mixture layers, see `workloads.feedforward.health`; `churn` is the share of tokens whose
-        first expert changed since the last report, `overlap` the mean cosine between experts' input matrices.
+        first expert, shared ones aside, changed since the last report, `overlap` the mean cosine between experts'
+        input matrices.
         `gate/mean|sat_low|sat_high/LAYER` and `memory/half_life/LAYER` (steps): of the forget gate f.
         `memory/state_norm/LAYER`: root mean square of the state after the last position.
         `memory/grad_lag/LAG`: gradient reaching back LAG positions from the last, over that at the last itself.
@@ -130,8 +131,9 @@ class Probe:
         if routing is not None and isinstance(block.feedforward, MoE):
             stats = {name: context.stats.get(f"{index}/{name}") for name in OVER_LAYERS}
             view.routing = {name: float(value) for name, value in stats.items() if value is not None}
-            view.routing |= self._churn(index, routing) | {"overlap": _overlap(block.feedforward)}
-            view.loads = _loads(routing, block.feedforward.num_experts)
+            shared = block.feedforward.router.shared_experts
+            view.routing |= self._churn(index, routing, shared) | {"overlap": _overlap(block.feedforward)}
+            view.loads = _loads(routing, block.feedforward.num_experts)[shared:]
         gates = [m for m in block.mixer.modules() if isinstance(m, ObservedMixer) and m.last_gate is not None]
         if gates:
             view.gate = _gate_figures(gates)
@@ -144,9 +146,9 @@ class Probe:
             view.state_norm = math.sqrt(squares / max(1, sum(tensor.numel() for tensor in carried)))
         return view
 
-    def _churn(self, index: int, routing: Routing) -> dict[str, float]:
+    def _churn(self, index: int, routing: Routing, shared_experts: int) -> dict[str, float]:
         tokens = self.inputs.shape[0] * self.inputs.shape[1]
-        now = first_choice(routing, tokens)
+        now = first_choice(routing, tokens, shared_experts)
         before = self._first_choice.get(index)
         self._first_choice[index] = now
         return {} if before is None else {"churn": float((now != before).float().mean())}
@@ -157,9 +159,13 @@ def views_of(state: Mapping[str, Any]) -> list[View]:
     return [_from_plain(view) for view in state["history"]]
 
 
-def first_choice(routing: Routing, num_tokens: int) -> Tensor:
-    """The expert with the largest weight of each token, [N] int64 on the CPU; −1 where it keeps none."""
-    token, expert, weight = (each.detach().cpu() for each in (routing.token, routing.expert, routing.weight))
+def first_choice(routing: Routing, num_tokens: int, shared_experts: int = 0) -> Tensor:
+    """The expert with the largest weight of each token, [N] int64 on the CPU; −1 where it keeps none.
+
+    The first `shared_experts` get every token, and are nobody's choice.
+    """
+    chosen = routing.expert >= shared_experts
+    token, expert, weight = (each[chosen].detach().cpu() for each in (routing.token, routing.expert, routing.weight))
     order = weight.argsort(stable=True)
     choice = torch.full((num_tokens,), -1, dtype=torch.int64)
     # Later writes win, and index_put_ with duplicates promises no order: so pick each token's last row first

@@ -59,10 +59,10 @@ def train(
 
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
-        `tokens_per_s`, `aux/<name>` (auxiliary losses, summed over layers), the columns of
-        `workloads.budget.Budget`, `baseline/<name>`, `data_checksum` (the first 48 bits of the task's fingerprint:
-        trials compare only where it is equal), the health columns of `workloads.diagnostics.Probe.report`, and in the
-        last row `length/<length>` (see `workloads.evaluate.extrapolate`).
+        `tokens_per_s`, `loader_tokens_per_s` (the drawing of batches alone), `aux/<name>` (auxiliary losses, summed
+        over layers), the columns of `workloads.budget.Budget`, `baseline/<name>`, `data_checksum` (the first 48 bits
+        of the task's fingerprint: trials compare only where it is equal), the health columns of
+        `workloads.diagnostics.Probe.report`, and in the last row `length/<length>` (see `evaluate.extrapolate`).
 
     Raises:
         ConfigError: the configuration is wrong; at the call.
@@ -192,6 +192,7 @@ class Trainer:
             "lr": learning_rate(self.step, self.trial.training),
             "grad_norm": float(interval.norm),
             "tokens_per_s": interval.tokens / max(seconds, 1e-9),
+            "loader_tokens_per_s": interval.tokens / max(interval.loading_seconds, 1e-9),
             **self.constants,
         }
         self.rows.append(self.place.from_leader(row))
@@ -316,8 +317,9 @@ class Trainer:
     def _global_batch(self, step: int) -> Batch:
         """The batch of the step; the last one drawn is kept, since a step may ask more than once."""
         if self._drawn is None or self._drawn[0] != step:
-            training = self.trial.training
+            training, started = self.trial.training, self.clock()
             batch = self.task.batch(step, self.trial.seed, training.batch_size, training.sequence_length)
+            self._since_report.loading_seconds += self.clock() - started
             self._drawn = (step, batch)
         return self._drawn[1]
 
@@ -391,7 +393,7 @@ class _Interval:
     """What has gathered since the last report; on the device, because reading a number makes a GPU wait."""
 
     def __init__(self, device: torch.device) -> None:
-        self.steps, self.tokens, self.seconds = 0, 0, 0.0
+        self.steps, self.tokens, self.seconds, self.loading_seconds = 0, 0, 0.0, 0.0
         self.loss_sum = torch.zeros((), device=device)
         self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
         self.norm = torch.zeros((), device=device)

@@ -73,6 +73,20 @@ def test_churn_is_the_share_of_tokens_whose_first_expert_changed():
     assert probe.report(model, 2)["moe/churn"] == 1.0
 
 
+def test_shared_experts_are_nobodys_choice_and_stand_in_no_load():
+    router = {"name": "deepseek_moe", "shared": 1, "k": 1}
+    moe = {"name": "moe", "num_experts": 5, "expert_hidden": 8, "router": router}
+    probe, model = a_probe(n_layers=1, mixer="gru", feedforward=moe)
+    probe.report(model, 1)
+    tokens = probe.inputs.numel()
+    assert len(probe.history[-1].layers[0].loads) == 4
+    assert sum(probe.history[-1].layers[0].loads) == tokens
+    gate = mixtures(model)[0].router.gate.weight  # type: ignore[union-attr]
+    with torch.no_grad():
+        gate.neg_()
+    assert probe.report(model, 2)["moe/churn"] == 1.0
+
+
 def test_overlap_tells_copies_from_independent_experts():
     probe, model = a_probe(n_layers=1, mixer="gru")
     assert abs(probe.report(model, 1)["moe/overlap"]) < 0.1

@@ -21,7 +21,7 @@ from workloads.optim import learning_rate
 
 # A real text, and short, so that evaluations take no time
 CORPUS = str(Path(__file__).parents[2] / "LICENSE")
-TIMING = {"tokens_per_s"}
+TIMING = {"tokens_per_s", "loader_tokens_per_s"}
 
 
 def a_config(**training: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def reproducible(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 def test_a_row_is_reported_at_each_evaluation_and_at_the_end():
     rows = list(train(a_config(steps=5)))
     assert [row["step"] for row in rows] == [2, 4, 5]
-    assert {"train_loss", "val_loss", "val_bpb", "lr", "grad_norm", "tokens_per_s", "params"} <= rows[0].keys()
+    assert {"train_loss", "val_loss", "val_bpb", "lr", "grad_norm", *TIMING, "params"} <= rows[0].keys()
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
