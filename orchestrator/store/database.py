@@ -58,6 +58,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads, and sees everything as it was at its first read. Raises Unreachable."""
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite's never see less
+        with self._translated(), self.engine.execution_options(**level).begin() as connection:
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes: all of it or nothing. Raises Unreachable, and what a guard raises."""
         with self._own_turn(), self._translated(), self._writer.begin() as connection:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -11,6 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from orchestrator.errors import OrchError
+from orchestrator.store import schema
 from orchestrator.store.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -26,11 +30,11 @@ def upgrade(url: str) -> None:
     database = Database(url, foreign_keys=False)
     try:
         with database.read() as connection:
-            if _revision(connection) == _newest():
+            if revision_of(connection) == _newest():
                 return
         with database.write() as connection:
             _take_lock(connection)
-            _refuse_newer(database, _revision(connection))
+            _refuse_newer(database, revision_of(connection))
             command.upgrade(_config(connection), "head")
             _check_references(connection)
     finally:
@@ -49,6 +53,36 @@ def downgrade(url: str, revision: str) -> None:
         database.close()
 
 
+@contextmanager
+def rebuilding(database: Database, revision: str, expect: Callable[[sa.Connection], None]) -> Iterator[sa.Connection]:
+    """One transaction: the schema of `revision`, what the caller writes into it, and then the newest schema.
+
+    expect: looks at the database before anything is changed, and raises where it must not be.
+    Raises OrchError if `revision`, or the database's own, is a newer orch's; Unreachable.
+    """
+    with database.write() as connection:
+        _take_lock(connection)
+        _refuse_newer(database, revision)
+        _refuse_newer(database, revision_of(connection))
+        expect(connection)
+        lease = _held_lease(connection)
+        if revision_of(connection) is not None:
+            command.downgrade(_config(connection), "base")
+        command.upgrade(_config(connection), revision)
+        yield connection
+        command.upgrade(_config(connection), "head")
+        for row in lease:
+            connection.execute(sa.insert(schema.lease).values(**row))
+        _check_references(connection)
+
+
+def _held_lease(connection: sa.Connection) -> list[dict[str, Any]]:
+    """A coordinator that acts goes on: numbers once given are not given again."""
+    if not sa.inspect(connection).has_table(schema.lease.name):
+        return []
+    return [dict(row) for row in connection.execute(sa.select(schema.lease)).mappings()]
+
+
 def _config(connection: sa.Connection | None = None) -> Config:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -59,7 +93,8 @@ def _newest() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def revision_of(connection: sa.Connection) -> str | None:
+    """Of the schema that is there; None where there is none."""
     return MigrationContext.configure(connection).get_current_revision()
 
 

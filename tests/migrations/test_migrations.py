@@ -138,6 +138,22 @@ def test_an_upgrade_keeps_the_rows(empty_url: str) -> None:
     again.close()
 
 
+def test_rows_survive_the_way_down_to_every_released_schema_and_up_again(empty_url: str) -> None:
+    store = open_store(empty_url)
+    sweep = store.sweeps.add_sweep(a_sweep(), some_trials(2), now=NOW)
+    trial = store.trials.start_trial(store.trials.trials(sweep.id)[0].id, now=NOW)
+    store.trials.record([a_report(trial.id, 1)])
+    store.trials.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
+    for revision in [each.revision for each in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]:
+        before = (store.sweeps.sweeps(), store.trials.trials(sweep.id), store.sweeps.events(), store.outbox.pending())
+        store.close()
+        downgrade(empty_url, revision)
+        store = open_store(empty_url)
+        after = (store.sweeps.sweeps(), store.trials.trials(sweep.id), store.sweeps.events(), store.outbox.pending())
+        assert before == after, f"through {revision}"
+    store.close()
+
+
 def test_a_downgrade_with_rows_leaves_no_table(empty_url: str) -> None:
     store = open_store(empty_url)
     sweep = store.sweeps.add_sweep(a_sweep(), some_trials(2), now=NOW)

@@ -19,7 +19,7 @@ from orchestrator.store import schema
 HERE = Path(__file__).parent
 COMMANDS = (
     "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry",
-    "set-priority", "scale", "events", "leaderboard", "simulate", "logs", "methods", "schema",
+    "set-priority", "scale", "events", "leaderboard", "simulate", "backup", "restore", "logs", "methods", "schema",
     "token create", "token list", "token rotate", "token revoke",
     "up", "down", "status", "doctor",
 )  # fmt: skip
