@@ -20,7 +20,7 @@ quickstart: install ## Install, start the service, run sweeps/quickstart.yaml to
 	$(BIN)/orch status
 
 test: install-dev postgresql ## Install what the tests need and run them.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
 
 lint: install-dev ## Style, layering.
 	$(BIN)/ruff check .

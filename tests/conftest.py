@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from orchestrator.store import Store, open_store
 from tests.support.crew import Crew, gathered_crew
@@ -15,18 +17,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--accept", action="store_true", help="accept changed surfaces (tests/surface)")
 
 
-CLUSTERED = {"journey": "ray", "orchestrator/cluster": "ray", "orchestrator/tracking": "mlflow"}
-"""Folders whose tests share one slow start: one process runs them where there are several (`pytest -n`)."""
+class SideBySide(LoadScopeScheduling):
+    """Each test to the next process that is free (`pytest -n`), but what shares one slow start to one process."""
+
+    SHARED = ("tests/journey/", "tests/orchestrator/cluster/", "tests/orchestrator/tracking/")
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "services" if nodeid.startswith(self.SHARED) else nodeid
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a cluster or a server together."""
-    here = Path(__file__).parent
-    for item in items:
-        for folder, group in CLUSTERED.items():
-            if item.path.is_relative_to(here / folder):
-                item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    """Called by pytest-xdist. Its own groups (`--dist loadgroup`) have no effect under pytest 9.2."""
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
