@@ -153,6 +153,9 @@ class TrialStore(Protocol):
     def trials(self, sweep_id: int) -> list[Trial]:
         """In order of number."""
 
+    def children(self, trial_id: int) -> list[int]:
+        """Trials that start from a checkpoint of this one, oldest first."""
+
     def add_trials(self, sweep_id: int, trials: Sequence[NewTrial], *, now: datetime) -> list[Trial]:
         """Record trials that a searcher proposed; a number that exists already is returned as it is."""
 

@@ -48,6 +48,9 @@ class TrialDocument(Answer):
     shared_from: int | None = Field(description="The trial of another sweep whose result this is.")
     parent_trial_id: int | None = Field(description="The trial from whose checkpoint it started.")
     parent_step: int | None = Field(description="Step of that checkpoint.")
+    children: list[int] = Field(
+        default_factory=list, description="Trials that start from its checkpoints; in `show TRIAL` alone."
+    )
 
 
 class SweepSummary(Answer):
@@ -411,6 +414,7 @@ def output_schemas() -> dict[str, Any]:
     documents: dict[str, type[BaseModel]] = {
         "submit": SweepDocument,
         "show SWEEP": SweepDocument,
+        **dict.fromkeys(("extend", "fork"), SweepDocument),
         "show TRIAL": TrialDocument,
         "list": SweepList,
         "cancel": SweepSummary,

@@ -67,7 +67,14 @@ def with_identities(trials: Sequence[NewTrial], store: TrialStore, sizer: Sizer 
         except BadInput:
             found.append(trial)
             continue
-        identity = identity_of(trial.config_hash, trial.seed, code=code, data_checksum=checksum)
+        parent = None
+        if trial.parent_trial_id is not None and trial.parent_step is not None:
+            origin = store.trial(trial.parent_trial_id).identity
+            if origin is None:
+                found.append(trial)
+                continue
+            parent = (origin, trial.parent_step)
+        identity = identity_of(trial.config_hash, trial.seed, code=code, data_checksum=checksum, parent=parent)
         found.append(replace(trial, identity=identity))
     return found, sum(each.identity in known for each in found)
 

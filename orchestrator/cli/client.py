@@ -69,6 +69,18 @@ class Client:
         """Ask for a sweep's end."""
         return self.change(reference, "cancel", user)
 
+    def extend(self, reference: str, trial_id: int | None, steps: int, user: str) -> report.SweepDocument:
+        """Train one trial further, or a sweep's."""
+        path = f"/sweeps/{_part(reference)}" if trial_id is None else f"/trials/{trial_id}"
+        return self._ask(report.SweepDocument, "POST", f"{path}/extend", params={"user": user}, json={"steps": steps})
+
+    def fork(
+        self, trial_id: int, step: int | None, assignments: list[str], seeds: int, user: str
+    ) -> report.SweepDocument:
+        """Start children from a trial's checkpoint."""
+        body = {"step": step, "set": assignments, "seeds": seeds}
+        return self._ask(report.SweepDocument, "POST", f"/trials/{trial_id}/fork", params={"user": user}, json=body)
+
     def events(self, reference: str, after: int = 0) -> report.EventList:
         """A page of a sweep's audit log, oldest first."""
         return self._ask(report.EventList, "GET", f"/sweeps/{_part(reference)}/events", params={"after": after})

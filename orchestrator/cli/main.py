@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import catalog, control, data, internal, results, services, simulate, sweeps, tokens, upkeep
+from orchestrator.cli import (
+    catalog,
+    control,
+    data,
+    internal,
+    lineage,
+    results,
+    services,
+    simulate,
+    sweeps,
+    tokens,
+    upkeep,
+)
 
 EPILOG = (
     "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 3 the service cannot be reached.  "
@@ -20,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (sweeps, control, results, catalog, data, simulate, services, upkeep, tokens, internal):
+for group in (sweeps, control, lineage, results, catalog, data, simulate, services, upkeep, tokens, internal):
     group.register(app)
 
 

@@ -126,6 +126,9 @@ def trials(document: report.SweepDocument) -> Table:
     for heading in ("SEED", "STEP", document.metric.upper(), "BEST"):
         table.add_column(heading, justify="right", no_wrap=True)
     ailing = any(trial.alarms for trial in document.trials)
+    descends = any(trial.parent_trial_id is not None for trial in document.trials)
+    if descends:
+        table.add_column("FROM", no_wrap=True)
     if ailing:
         table.add_column("HEALTH", no_wrap=True)
     table.add_column("REASON", no_wrap=True, overflow="ellipsis")
@@ -138,6 +141,7 @@ def trials(document: report.SweepDocument) -> Table:
             f"{trial.step}/{trial.steps}",
             number(trial.score),
             number(trial.best),
+            *([lineage(trial)] if descends else []),
             *([ailments(trial.alarms)] if ailing else []),
             trial.reason.partition(": ")[0] if trial.state == "stopped" else trial.reason,
         )
@@ -192,7 +196,8 @@ def trial(document: report.TrialDocument) -> RenderableType:
         "parameters": grouped(document.params_count),
         "active parameters": grouped(document.active_params), "FLOPs a token": number(document.flops_per_token),
         "checkpoint": document.checkpoint_path, "MLflow run": document.mlflow_run_id,
-        "shared from": trial_word(document.shared_from), "starts from": _lineage(document),
+        "shared from": trial_word(document.shared_from), "starts from": lineage(document),
+        "children": ", ".join(f"t{child}" for child in document.children),
         "identity": document.identity and document.identity[:16],
         **document.params, **{name: number(value, 6) for name, value in document.metrics.items()},
     }  # fmt: skip
@@ -207,10 +212,11 @@ def trial_word(trial_id: int | None) -> str | None:
     return None if trial_id is None else f"t{trial_id}"
 
 
-def _lineage(document: report.TrialDocument) -> str | None:
+def lineage(document: report.TrialDocument) -> str | None:
+    """t3@200: trial and step of the checkpoint that it starts from."""
     if document.parent_trial_id is None:
         return None
-    return f"t{document.parent_trial_id} at step {document.parent_step}"
+    return f"t{document.parent_trial_id}@{document.parent_step}"
 
 
 def leaderboard(board: report.Leaderboard) -> RenderableType:

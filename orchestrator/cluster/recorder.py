@@ -19,11 +19,10 @@ from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.identity import identity_of
 from orchestrator.lifecycle import TrialState
 from orchestrator.ports import Clock, TrialStore
-from orchestrator.records import Report, Sweep, Trial
+from orchestrator.records import DATA_CHECKSUM, Report, Sweep, Trial
 
 LOG = logging.getLogger(__name__)
 LOSSES_WITHOUT_PROGRESS = 5
-DATA = "data_checksum"
 SIZE_COLUMNS = ("params", "active_params", "train_flops_per_token")
 
 
@@ -73,7 +72,7 @@ class Recorder:
     def _identify(self, trial_id: int, reported: Reported) -> None:
         """At the first report of an attempt; a trial that other code or data began is a mixture, which is nothing."""
         trial = self._trials[trial_id]
-        if trial_id in self._identified or not reported.code or DATA not in reported.metrics:
+        if trial_id in self._identified or not reported.code or DATA_CHECKSUM not in reported.metrics:
             return
         self._identified.add(trial_id)
         identity = self._identity(trial, reported)
@@ -89,7 +88,7 @@ class Recorder:
             if origin is None:
                 return None
             parent = (origin, trial.parent_step)
-        checksum = int(reported.metrics[DATA])
+        checksum = int(reported.metrics[DATA_CHECKSUM])
         return identity_of(trial.config_hash, trial.seed, code=reported.code, data_checksum=checksum, parent=parent)
 
     def ended(

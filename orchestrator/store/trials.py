@@ -42,6 +42,12 @@ class SqlTrials:
             found = load_trials(connection, sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id))
         return sorted(found, key=lambda trial: trial.number)
 
+    def children(self, trial_id: int) -> list[int]:
+        """Trials that start from a checkpoint of this one, oldest first."""
+        query = sa.select(t.trial.c.id).where(t.trial.c.parent_trial_id == trial_id).order_by(t.trial.c.id)
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
     def add_trials(self, sweep_id: int, trials: Sequence[NewTrial], *, now: datetime) -> list[Trial]:
         """Record trials that a searcher proposed; a number that exists already is returned as it is."""
         numbers = [trial.number for trial in trials]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 
 from orchestrator.report import HealthDocument
 from orchestrator.tokens import Doorkeeper
-from orchestrator.web import control, errors, results, streams, sweeps, tokens
+from orchestrator.web import control, errors, lineage, results, streams, sweeps, tokens
 from orchestrator.web.limits import LimitBody
 from orchestrator.web.service import Service
 
@@ -28,7 +28,7 @@ def create_api(service: Service) -> FastAPI:
     )
     api.state.door = Doorkeeper(service.tokens)
     api.include_router(_open_routes(service))
-    for rooms in (sweeps, control, results, streams, tokens):
+    for rooms in (sweeps, control, lineage, results, streams, tokens):
         api.include_router(rooms.routes(service, api.state.door), prefix="/api/v1")
     errors.install(api)
     api.add_middleware(LimitBody)

@@ -39,7 +39,8 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     @router.get("/trials/{trial_id}", responses=answers(404, 422))
     def show_trial(trial_id: TrialId, who: Viewer) -> report.TrialDocument:
         """One trial."""
-        return report.trial_document(service.trial_of(who, trial_id))
+        document = report.trial_document(service.trial_of(who, trial_id))
+        return document.model_copy(update={"children": service.trials.children(trial_id)})
 
     @router.get("/trials/{trial_id}/log", responses=answers(404, 422))
     def trial_log(

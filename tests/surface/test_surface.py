@@ -18,7 +18,7 @@ from orchestrator.store import schema
 
 HERE = Path(__file__).parent
 COMMANDS = (
-    "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry",
+    "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry", "extend", "fork",
     "set-priority", "scale", "events", "leaderboard", "simulate", "backup", "restore", "logs", "methods", "schema",
     "token create", "token list", "token rotate", "token revoke",
     "up", "down", "status", "doctor",
