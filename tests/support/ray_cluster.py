@@ -92,7 +92,7 @@ class Lab:
         ]
         resources = {"workers": 1, "cpu": 1, "gpu": 0}
         plain = {"early_terminate": None, "resources": resources, "retries": 0, "search": {"method": "grid"}}
-        spec = plain | spec
+        spec = {"name": name} | plain | spec
         sweep = self.store.sweeps.add_sweep(a_sweep(name=name, spec=spec), trials, now=NOW)
         return self.start(sweep, slots)
 
