@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -33,5 +34,10 @@ class Aggregate:
 
     def running(self, curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
         """(step, worth so far) for each (step, value) of a curve in order of step."""
-        values = [value for _, value in curve]
-        return [(step, self.value(values[: index + 1])) for index, (step, _) in enumerate(curve)]
+        steps, values = [step for step, _ in curve], [value for _, value in curve]
+        match self.how:
+            case "best":
+                values = list(accumulate(values, max if self.maximize else min))
+            case "mean_last_k":
+                values = [fmean(values[max(0, end - self.k) : end]) for end in range(1, len(values) + 1)]
+        return list(zip(steps, values, strict=True))

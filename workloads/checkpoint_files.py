@@ -95,6 +95,13 @@ def keep_as_best(path: Path) -> None:
             old.unlink(missing_ok=True)
 
 
+def forget_after(directory: Path, step: int) -> None:
+    """Delete what is newer than that step, but for checkpoints that other trials start from."""
+    for path in _newest_first(directory, "step", "best") if directory.is_dir() else ():
+        if _step(path) > step:
+            path.unlink(missing_ok=True)
+
+
 def prune(directory: Path, newest: int) -> None:
     """Delete all but the newest checkpoints, and those with a name of their own."""
     for old in _newest_first(directory, "step")[newest:]:

@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.cluster import groups, propose, recorder, search
+from orchestrator.aggregate import Aggregate
+from orchestrator.cluster import groups, guards, propose, race, recorder, search
 from orchestrator.cluster.messages import Command, Parent
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
@@ -52,8 +53,12 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
         os.environ.setdefault(name, value)
     sweep = sweeps.sweep(sweep_id)
     trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=recorder.SystemClock().now())
-    learner = propose.learner_of(sweep, rows, recorder.SystemClock())
-    if not trials and not (learner and learner.left):
+    clock = recorder.SystemClock()
+    learner = propose.learner_of(sweep, rows, clock)
+    proposals = learner or race.race_of(sweep, rows, clock)
+    limits = guards.Limits(sweep, rows, clock)
+    limits.close()
+    if limits.exhausted() or (not trials and not (proposals and proposals.left)):
         return ENDED_ALL
     resources = TrialResources.of(sweep.spec)
     ray.init(address="auto", namespace=f"orch-{settings.instance}", log_to_driver=False, logging_level=logging.WARNING)
@@ -63,7 +68,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     # After ray.init, whose own handler would take its place
     signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, learner, settings, sweeps, rows, resources, halt)
+        _run(sweep, trials, proposals, settings, sweeps, rows, resources, limits, halt)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
     finally:
@@ -75,11 +80,12 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
 def _run(
     sweep: Sweep,
     trials: Sequence[Trial],
-    learner: propose.Learner | None,
+    proposals: propose.Learner | race.Race | None,
     settings: Settings,
     sweeps: SweepStore,
     rows: TrialStore,
     resources: TrialResources,
+    limits: guards.Limits,
     halt: _Halt,
 ) -> None:
     title = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep.name)}-{sweep.id}"
@@ -90,7 +96,7 @@ def _run(
         directory = str(settings.trial_directory(sweep.id, trial.id))
         command = Command(
             trial_id=trial.id,
-            config={**trial.config, "seed": trial.seed},
+            config={**guards.keeping_healthy(sweep.spec, trial.config), "seed": trial.seed},
             directory=directory,
             parent=_parent(trial, settings, rows),
         )
@@ -107,14 +113,17 @@ def _run(
         room=lambda: pool.size,
         halted=halt.stop_all,
         config_of=config_of,
-        proposals=learner,
+        proposals=proposals,
         added=lambda trial: rule.add(trial),
+        exhausted=limits.exhausted,
     )
     all_trials = rows.trials(sweep.id)
+    learner = proposals if isinstance(proposals, propose.Learner) else None
     stopping = (learner.stopping if learner else None) or search.early_stopping(sweep, all_trials)
     LOG.info("early stopping: %s", type(stopping).__name__)
     rule = SeedGroups(stopping, sweep.metric)
-    rule.replay([(trial, rows.curve(trial.id, sweep.metric)) for trial in all_trials])
+    worth = Aggregate.of(sweep.spec, sweep.goal)
+    rule.replay([(trial, worth.running(rows.curve(trial.id, sweep.metric))) for trial in all_trials])
     storage = settings.storage / "sweeps" / str(sweep.id)
     pool = groups.Pool(
         groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
@@ -124,9 +133,11 @@ def _run(
     )
     scheduler = recorder.RecordingScheduler(
         rule,
-        recorder.Recorder(rows, sweep, trials, recorder.SystemClock()),
+        recorder.Recorder(rows, sweep, trials, recorder.SystemClock(), limits),
         sweep,
         free_slot=lambda trial_id: mailbox.stop.remote(trial_id),
+        stop_if=guards.StopIf(sweep, rows, lambda trial: settings.trial_directory(sweep.id, trial.id) / "checkpoints"),
+        limits=limits,
     )
     with pool:
         tune.run(
@@ -144,6 +155,7 @@ def _run(
         )
         if halt.why:
             raise _Halted
+    limits.close()
 
 
 def _parent(trial: Trial, settings: Settings, rows: TrialStore) -> Parent | None:

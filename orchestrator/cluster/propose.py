@@ -16,6 +16,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseGASampler, BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState as Told
 
+from orchestrator.aggregate import Aggregate
 from orchestrator.cluster.hyperband import Brackets, Hyperband
 from orchestrator.cluster.quantities import Quantities
 from orchestrator.cluster.seeds import mean_curve
@@ -163,7 +164,8 @@ class Learner:
                 self._asked[config_hash] = asked
                 continue
             if isinstance(self._study.pruner, Brackets):
-                curves = [self._rows.curve(trial_id, self._metrics[0].name) for trial_id in trial_ids]
+                worth = Aggregate.of(self._sweep.spec, self._sweep.goal)
+                curves = [worth.running(self._rows.curve(each, self._metrics[0].name)) for each in trial_ids]
                 for step, value in mean_curve(curves):
                     asked.report(value, step)
                     asked.should_prune()

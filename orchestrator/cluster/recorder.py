@@ -12,14 +12,17 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
+from orchestrator.aggregate import Aggregate
+from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.search import steps_of
-from orchestrator.cluster.seeds import SeedGroups, Stop
+from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.identity import identity_of
 from orchestrator.lifecycle import TrialState
 from orchestrator.ports import Clock, TrialStore
-from orchestrator.records import DATA_CHECKSUM, Report, Sweep, Trial
+from orchestrator.records import DATA_CHECKSUM, Healthy, Report, Sweep, Trial
+from orchestrator.spec.condition import stored
 
 LOG = logging.getLogger(__name__)
 LOSSES_WITHOUT_PROGRESS = 5
@@ -29,8 +32,10 @@ SIZE_COLUMNS = ("params", "active_params", "train_flops_per_token")
 class Recorder:
     """Moves trials and writes their reports, as things happen."""
 
-    def __init__(self, store: TrialStore, sweep: Sweep, trials: Sequence[Trial], clock: Clock) -> None:
-        self._store, self._sweep, self._clock = store, sweep, clock
+    def __init__(self, store: TrialStore, sweep: Sweep, trials: Sequence[Trial], clock: Clock, limits: Limits) -> None:
+        """limits: is told when trials take and leave their places."""
+        self._store, self._sweep, self._clock, self._limits = store, sweep, clock, limits
+        self._aggregate = Aggregate.of(sweep.spec, sweep.goal)
         self._trials = {trial.id: trial for trial in trials}
         self._losses: dict[int, int] = {}
         self._identified: set[int] = set()
@@ -43,6 +48,7 @@ class Recorder:
         """A slot was leased to it."""
         trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
         self._identified.discard(trial_id)
+        self._limits.started(trial_id)
         LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, where)
 
     def reported(self, trial_id: int, reported: Reported) -> None:
@@ -50,15 +56,21 @@ class Recorder:
         self._losses.pop(trial_id, None)
         self._describe(trial_id, reported)
         self._identify(trial_id, reported)
-        metrics = {name: value for name, value in reported.metrics.items() if math.isfinite(value)}
         report = Report(
             trial_id=trial_id,
             attempt=self._trials[trial_id].attempt,
             step=reported.step,
-            metrics=metrics,
+            metrics=stored(reported.metrics),
             at=self._clock.now(),
         )
         self._store.record([report], checkpoints={trial_id: reported.checkpoint} if reported.checkpoint else None)
+
+    def worth(self, trial_id: int, step: int, value: float) -> float:
+        """What a trial's curve is worth up to the report that was recorded last."""
+        if self._aggregate.how == "last":
+            return value
+        curve = self._store.curve(trial_id, self._sweep.metric)
+        return self._aggregate.value([each for at, each in curve if at <= step])
 
     def _describe(self, trial_id: int, reported: Reported) -> None:
         """A trial's size comes with its rows; it is written once."""
@@ -92,12 +104,26 @@ class Recorder:
         return identity_of(trial.config_hash, trial.seed, code=reported.code, data_checksum=checksum, parent=parent)
 
     def ended(
-        self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, *, own: bool = False
+        self,
+        trial_id: int,
+        state: TrialState,
+        reason: str,
+        checkpoint: str | None = None,
+        *,
+        own: bool = False,
+        healthy: Healthy | None = None,
     ) -> None:
         """An end, or PENDING for another attempt."""
         self._trials[trial_id] = self._store.end_trial(
-            trial_id, state, reason=reason, now=self._clock.now(), checkpoint_path=checkpoint, own_failure=own
+            trial_id,
+            state,
+            reason=reason,
+            now=self._clock.now(),
+            checkpoint_path=checkpoint,
+            own_failure=own,
+            healthy=healthy,
         )
+        self._limits.left(trial_id)
         LOG.info("trial %d is %s%s", trial_id, state, f": {reason}" if reason else "")
 
     def failed(self, trial_id: int, ended: Ended) -> bool:
@@ -120,10 +146,20 @@ class Recorder:
 class RecordingScheduler(FIFOScheduler):
     """Stands between Tune and the rule: records first, then asks; knows ends and failures, which Tune does not."""
 
-    def __init__(self, rule: SeedGroups, recorder: Recorder, sweep: Sweep, *, free_slot: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        rule: SeedGroups,
+        recorder: Recorder,
+        sweep: Sweep,
+        *,
+        free_slot: Callable[[int], None],
+        stop_if: StopIf,
+        limits: Limits,
+    ) -> None:
         """free_slot: tells the mailbox that a trial needs its slot no longer."""
         super().__init__()
         self._rule, self._recorder, self._sweep, self._free_slot = rule, recorder, sweep, free_slot
+        self._stop_if, self._limits = stop_if, limits
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The rule was made with them."""
@@ -159,17 +195,22 @@ class RecordingScheduler(FIFOScheduler):
         metric = self._sweep.metric
         self._recorder.reported(trial_id, reported)
         trial = self._recorder.trial(trial_id)
+        if end := self._stop_if.look(trial, reported.step, stored(reported.metrics)):
+            self._recorder.ended(trial_id, TrialState.STOPPED, end.reason, reported.checkpoint, healthy=end.healthy)
+            self._rule.leave(trial)
+            return str(self.STOP)
         value = reported.metrics.get(metric, math.nan)
         if not math.isfinite(value):
             self._recorder.ended(trial_id, TrialState.FAILED, _no_metric(metric, reported), own=True)
             self._rule.leave(trial)
             return str(self.STOP)
-        match self._rule.report(trial, reported.step, value):
-            # With no step left to save, what it reached counts as reached
-            case Stop(reason) if reported.step < steps_of(trial):
-                self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
-                return str(self.STOP)
-        return str(self.CONTINUE)
+        stop = self._rule.report(trial, reported.step, self._recorder.worth(trial_id, reported.step, value))
+        reason = stop.reason if stop is not None else self._limits.used_up()
+        # With no step left to save, what it reached counts as reached
+        if not reason or reported.step >= steps_of(trial):
+            return str(self.CONTINUE)
+        self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+        return str(self.STOP)
 
     def _failed(self, trial_id: int, ended: Ended) -> bool:
         again = self._recorder.failed(trial_id, ended)

@@ -55,20 +55,25 @@ class SqlTrials(SearchAlgorithm):
         config_of: Callable[[Trial], dict[str, Any]],
         proposals: Proposals | None = None,
         added: Callable[[Trial], None] = lambda _: None,
+        exhausted: Callable[[], str] = str,
     ) -> None:
         """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets.
+
+        exhausted: why no further trial may start; "" while one may.
 
         proposals: where trials come from once those that were planned are handed out. added: is told of each.
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
         self._proposals, self._added = proposals, added
-        self._room, self._halted, self._config_of = room, halted, config_of
+        self._room, self._halted, self._config_of, self._exhausted = room, halted, config_of, exhausted
         self._spec: dict[str, Any] = {}
 
     @property
     def unfinished(self) -> int:
         """Trials that wait or run, or may yet be proposed."""
+        if self._exhausted():
+            return len(self._running)
         return len(self._waiting) + len(self._running) + (self._proposals.left if self._proposals else 0)
 
     @property
@@ -113,7 +118,7 @@ class SqlTrials(SearchAlgorithm):
     def is_finished(self) -> bool:
         """Whether nothing more will be handed out."""
         nothing_left = not self._waiting and not (self._proposals and self._proposals.left)
-        return bool(self._finished) or nothing_left or self._halted()
+        return bool(self._finished) or nothing_left or self._halted() or bool(self._exhausted())
 
 
 class RunAll(FIFOScheduler):

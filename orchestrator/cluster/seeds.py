@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from orchestrator.cluster.messages import STEP
+from orchestrator.lifecycle import TrialState
 from orchestrator.records import Trial
 
 Curve = Sequence[tuple[int, float]]
@@ -87,15 +88,17 @@ class SeedGroups:
         Args:
             trials: all of the sweep, with their curves as (step, value) in order of step.
         """
-        groups: dict[str, list[Curve]] = defaultdict(list)
         for trial, curve in trials:
             self.add(trial)
-            groups[trial.config_hash].append(curve)
             for step, value in curve:
                 self._values[trial.config_hash][step][trial.id] = value
-        for name, curves in groups.items():
-            for step, value in mean_curve(curves):
-                self._rule.on_trial_result(None, Known(name), {STEP: step, self._metric: value})
+            if trial.state in (TrialState.FAILED, TrialState.CANCELLED):
+                self.leave(trial)
+        for name, values in self._values.items():
+            for step in sorted(values):
+                if self._members[name] <= values[step].keys():
+                    mean = fmean(values[step].values())
+                    self._rule.on_trial_result(None, Known(name), {STEP: step, self._metric: mean})
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:

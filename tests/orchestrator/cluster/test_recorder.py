@@ -1,7 +1,6 @@
 """What is written when, and what Tune is told; a real store and Tune's real ASHA, no cluster."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster import search
+from orchestrator.cluster.guards import Limits, StopIf, keeping_healthy
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.recorder import LOSSES_WITHOUT_PROGRESS, Recorder, RecordingScheduler
 from orchestrator.cluster.seeds import SeedGroups
@@ -18,14 +18,10 @@ from orchestrator.lifecycle import Actor, SweepState, TrialState
 from orchestrator.records import Sweep
 from orchestrator.store import Store, open_store
 from tests.support.builders import NOW, a_sweep, a_trial
+from tests.support.clock import FakeClock
 
 ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2}
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
-
-
-class StoppedClock:
-    def now(self) -> datetime:
-        return NOW
 
 
 class Bench:
@@ -40,6 +36,8 @@ class Bench:
         )
         self.ids = [trial.id for trial in store.trials.trials(self.sweep.id)]
         self.freed: list[int] = []
+        self.clock = FakeClock(NOW)
+        self.directory = Path(str(store.database.url.database)).parent
         self.take_over()
 
     def take_over(self) -> None:
@@ -49,8 +47,16 @@ class Bench:
         self.inner = search.early_stopping(self.sweep, known)
         rule = SeedGroups(self.inner, self.sweep.metric)
         rule.replay([(trial, self.store.trials.curve(trial.id, self.sweep.metric)) for trial in known])
-        recorder = Recorder(self.store.trials, self.sweep, trials, StoppedClock())
-        self.scheduler = RecordingScheduler(rule, recorder, self.sweep, free_slot=self.freed.append)
+        self.limits = Limits(self.sweep, self.store.trials, self.clock)
+        recorder = Recorder(self.store.trials, self.sweep, trials, self.clock, self.limits)
+        self.scheduler = RecordingScheduler(
+            rule,
+            recorder,
+            self.sweep,
+            free_slot=self.freed.append,
+            stop_if=StopIf(self.sweep, self.store.trials, lambda trial: self.directory / str(trial.id)),
+            limits=self.limits,
+        )
         for trial in trials:
             self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
 
@@ -66,8 +72,8 @@ class Bench:
     def start(self, n: int) -> None:
         assert self.say(n, Started(where="slot-0")) == CONTINUE
 
-    def report(self, n: int, step: int, value: float) -> str:
-        return self.say(n, Reported(step=step, metrics={"val_bpb": value}))
+    def report(self, n: int, step: int, value: float, **metrics: float) -> str:
+        return self.say(n, Reported(step=step, metrics={"val_bpb": value} | metrics))
 
     def trial(self, n: int) -> Any:
         return self.store.trials.trial(self.ids[n])
@@ -241,3 +247,107 @@ def _tune_spec() -> dict[str, Any]:
 def test_a_grace_that_no_trial_outlives_stops_none(sqlite: Store) -> None:
     bench = Bench(sqlite, 2, early_terminate=ASHA | {"grace_steps": 100})
     assert isinstance(bench.inner, search.RunAll)
+
+
+DEAD = {"when": "dead > 0.25 for 3 reports"}
+
+
+def test_a_condition_that_holds_long_enough_stops_a_trial_whatever_its_loss(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, stop_if=[DEAD])
+    bench.start(0)
+    decisions = [bench.report(0, step, 100 / step, dead=dead) for step, dead in ((10, 0.3), (20, 0.1), (30, 0.3))]
+    bench.take_over()
+    bench.start(0)
+    decisions += [bench.report(0, step, 100 / step, dead=0.3) for step in (40, 50)]
+    assert decisions == [CONTINUE] * 4 + [STOP]
+    stopped = bench.trial(0)
+    assert (stopped.state, stopped.score) == (TrialState.STOPPED, 2.0)
+    assert stopped.reason == "stop_if at step 50: dead > 0.25 for 3 reports (dead 0.3)"
+
+
+def test_a_rewind_leaves_the_best_healthy_report_and_its_checkpoint(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, stop_if=[DEAD | {"rewind": "best"}])
+    directory = bench.directory / str(bench.ids[0])
+    directory.mkdir()
+    bench.start(0)
+    for step, value, dead in ((10, 4.0, 0.0), (20, 2.0, 0.0), (30, 3.0, 0.0), (40, 1.0, 0.5), (50, 1.0, 0.5)):
+        (directory / f"step-{step:09d}-{step:016x}.ckpt").touch()
+        bench.report(0, step, value, dead=dead)
+    (directory / f"step-{60:09d}-{60:016x}.ckpt").touch()
+    assert bench.report(0, 60, 0.5, dead=0.5) == STOP
+    assert sorted(path.name[5:14] for path in directory.iterdir()) == ["000000010", "000000020"]
+    ended = bench.trial(0)
+    assert (ended.state, ended.score, ended.metrics["val_bpb"]) == (TrialState.STOPPED, 2.0, 0.5)
+    assert ended.reason.endswith("; rewound to step 20")
+
+
+def test_a_trial_that_was_never_healthy_has_no_score(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, stop_if=[{"when": "nan(aux)", "rewind": "best"}])
+    bench.start(0)
+    assert bench.report(0, 10, 1.0, aux=float("nan")) == STOP
+    assert bench.trial(0).score is None
+    assert bench.trial(0).metrics["nonfinite/aux"] == 1.0
+    assert "nothing before it was healthy" in bench.trial(0).reason
+
+
+def test_checkpoints_are_kept_for_as_long_as_a_condition_takes() -> None:
+    config = {"training": {"steps": 9, "keep_checkpoints": 2, "checkpoint_every": 7}}
+    changed = keeping_healthy({"stop_if": [DEAD | {"rewind": "best"}]}, config)["training"]
+    assert (changed["keep_checkpoints"], changed["checkpoint_every"]) == (4, None)
+    assert keeping_healthy({"stop_if": [DEAD]}, config) == config
+
+
+def test_early_stopping_sees_the_aggregate(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2, early_terminate=ASHA, metric={"aggregate": "best"})
+    for n in range(2):
+        bench.start(n)
+    bench.report(0, 5, 1.0)
+    assert bench.report(0, 10, 9.0) == CONTINUE
+    bench.take_over()
+    bench.start(1)
+    assert bench.report(1, 10, 2.0) == STOP, "at its best the other was at 1"
+
+
+def test_a_budget_that_is_used_up_ends_what_runs_and_what_waits(sqlite: Store) -> None:
+    bench = Bench(sqlite, 3, budget={"cpu_hours": 1}, resources={"workers": 2, "cpu": 2})
+    bench.start(0)
+    bench.clock.advance(minutes=14)
+    assert bench.report(0, 10, 3.0) == CONTINUE
+    bench.say(0, Ended(outcome=Outcome.DONE))
+    bench.take_over()
+    bench.start(1)
+    assert not bench.limits.exhausted()
+    bench.clock.advance(minutes=1)
+    assert bench.report(1, 10, 3.0) == STOP
+    bench.limits.close()
+    told = "the budget of 1 cpu_hours is used up"
+    assert [bench.trial(n).reason for n in range(3)] == ["", told, f"not started: {told}"]
+    assert [bench.trial(n).state for n in range(3)] == [TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.STOPPED]
+
+
+def test_patience_ends_what_waits_and_lets_the_rest_finish(sqlite: Store) -> None:
+    bench = Bench(sqlite, 4, budget={"patience": 2})
+    for n in range(3):
+        bench.start(n)
+        bench.report(n, 10, 3.0 + n)
+    for n in range(2):
+        bench.say(n, Ended(outcome=Outcome.DONE))
+        bench.clock.advance(seconds=1)
+    assert not bench.limits.exhausted()
+    bench.say(2, Ended(outcome=Outcome.DONE))
+    assert bench.limits.exhausted().startswith("the last 2 trials brought nothing better")
+    bench.limits.close()
+    assert bench.trial(3).state is TrialState.STOPPED
+
+
+def test_nothing_more_is_handed_out_once_the_budget_is_used_up(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2)
+    trials = bench.store.trials.trials(bench.sweep.id)
+    spent = ""
+    queue = search.SqlTrials(
+        trials, room=lambda: 2, halted=lambda: False, config_of=lambda trial: {}, exhausted=lambda: spent
+    )
+    queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
+    assert queue.next_trial() is not None
+    spent = "used up"
+    assert (queue.is_finished(), queue.next_trial(), queue.unfinished) == (True, None, 1)
