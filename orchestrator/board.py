@@ -6,14 +6,16 @@ Trials that differ in the seed alone are one row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
 from orchestrator.aggregate import Aggregate
 from orchestrator.errors import BadInput
 from orchestrator.ports import BoardStore, SweepStore
+from orchestrator.racing import standing_of
 from orchestrator.records import DATA_CHECKSUM, Sweep, Trial
 from orchestrator.report import Leaderboard, LeaderboardRow, MetricEstimate
+from orchestrator.spec.operations import Seeds
 
 CONFIDENCE = 0.95
 
@@ -29,8 +31,8 @@ def leaderboard(
 ) -> Leaderboard:
     """The ranked configurations of a project or of one sweep.
 
-    Without either, the project of the newest sweep. Only sweeps with the same metric, aggregated
-    the same way, rank together: that of the newest.
+    Without either, the project of the newest sweep. Only sweeps with the same metric, aggregated the
+    same way, rank together: that of the newest.
 
     Raises:
         NotFound: no such sweep. BadInput: the cursor is none of ours.
@@ -47,6 +49,8 @@ def leaderboard(
     found = board.board_trials(project=scope[0].project, sweep_id=scope[0].id if sweep is not None else None)
     trials = [trial for trial in found if trial.sweep_id in comparable and trial.score is not None]
     rows = ranked(trials, comparable, metric, maximize=goal == "maximize")
+    if sweep is not None:
+        rows = raced(rows, scope[0], trials)
     start = _start(cursor)
     page = rows[start : start + limit]
     following = str(start + limit) if start + limit < len(rows) else None
@@ -68,6 +72,22 @@ def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, ma
 
     sign = -1.0 if maximize else 1.0
     return [row for data in sorted(groups, key=size) for row in _ranked(groups[data].values(), sweeps, metric, sign)]
+
+
+def raced(rows: list[LeaderboardRow], sweep: Sweep, trials: Sequence[Trial]) -> list[LeaderboardRow]:
+    """The rows of a sweep whose seeds are a race: those that it cannot tell apart share the first rank."""
+    words = sweep.spec.get("seeds")
+    if not isinstance(words, Mapping) or words.get("policy") != "race":
+        return rows
+    leaders = standing_of(Seeds.model_validate(words), trials, maximize=sweep.goal == "maximize").leaders
+    names = {trial.id: trial.config_hash for trial in trials}
+    first = [row for row in rows if names[row.trial_ids[0]] in leaders]
+    for row in first:
+        row.rank, row.tied = 1, len(first) > 1
+    others = [row for row in rows if names[row.trial_ids[0]] not in leaders]
+    for place, row in enumerate(others, start=len(first) + 1):
+        row.rank = place
+    return first + others
 
 
 def estimate(values: Sequence[float]) -> MetricEstimate:

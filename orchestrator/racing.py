@@ -9,6 +9,7 @@ Every decision follows from the results alone: a new driver decides as the old o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -92,16 +93,15 @@ def next_rung(seeds: Seeds, trials: Sequence[Trial], *, maximize: bool) -> tuple
     No configurations: the rung is not complete yet. None: the race is over, for it is decided or has used its seeds.
     """
     now = standing_of(seeds, trials, maximize=maximize)
-    if len(now.leaders) < 2:
-        return None
-    counts = {name: sum(trial.config_hash == name for trial in trials) for name in now.leaders}
-    rung = min(counts.values())
-    waits = any(trial.config_hash in counts and trial.state not in TRIAL_ENDS for trial in trials)
-    if waits:
+    counts = Counter(trial.config_hash for trial in trials if trial.config_hash not in now.beaten)
+    rung = min(counts.values(), default=0)
+    if any(trial.config_hash in counts and trial.state not in TRIAL_ENDS for trial in trials):
         return rung, ()
-    if rung >= len(seeds.numbers):
+    behind = tuple(name for name in now.leaders if counts[name] < len(seeds.numbers))
+    if len(now.leaders) < 2 or not behind:
         return None
-    return rung, tuple(name for name in now.leaders if counts[name] == rung)
+    rung = min(counts[name] for name in behind)
+    return rung, tuple(name for name in behind if counts[name] == rung)
 
 
 def _pairs(results: Sequence[Mapping[int, float]], rungs: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -12,6 +12,7 @@ from orchestrator.access import Role
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
 from orchestrator.records import Event, Sweep, Token, Trial
 from orchestrator.sealing import SEALED, seal_of
+from orchestrator.spec.operations import Seeds
 
 
 class Answer(BaseModel):
@@ -82,6 +83,27 @@ class HypothesisDocument(Answer):
     intact: bool = Field(description="Name and spec still have that hash.")
 
 
+class RacerDocument(Answer):
+    """One configuration of a race. by, p: what was shown to be better, and the p-value of that over all pairs."""
+
+    params: dict[str, Any]
+    seeds: int = Field(description="Seeds that it has a result of.")
+    mean: float
+    by: dict[str, Any] | None = None
+    p: float | None = None
+
+
+class RaceDocument(Answer):
+    """Where a seed race stands."""
+
+    alpha: float = Field(description="Chance of telling any two configurations apart that are not different.")
+    seeds: int = Field(description="Seeds that a configuration gets at most.")
+    open: bool = Field(description="Further seeds may still be given.")
+    tie: bool = Field(description="The leaders are several: no test could tell them apart.")
+    leaders: list[RacerDocument] = Field(description="Best mean first.")
+    beaten: list[RacerDocument]
+
+
 class SweepDocument(SweepSummary):
     """One sweep with its trials."""
 
@@ -92,6 +114,7 @@ class SweepDocument(SweepSummary):
     tracking_backlog: int = Field(description="Facts that the tracker has yet to be told.")
     depends_on: list[int] = Field(description="Sweeps that must have succeeded before it starts.")
     hypothesis: HypothesisDocument | None
+    race: RaceDocument | None
     trials: list[TrialDocument]
 
     @property
@@ -133,6 +156,7 @@ class LeaderboardRow(Answer):
     """One configuration."""
 
     rank: int
+    tied: bool = Field(False, description="The sweep's race could not tell it from the others of its rank.")
     params: dict[str, Any]
     metrics: dict[str, MetricEstimate]
     trial_ids: list[int]
@@ -324,7 +348,37 @@ def sweep_document(
         tracking_backlog=tracking_backlog,
         depends_on=list(sweep.depends_on),
         hypothesis=_hypothesis(sweep, first_events),
+        race=_race(sweep, trials),
         trials=[trial_document(trial) for trial in trials],
+    )
+
+
+def _race(sweep: Sweep, trials: Sequence[Trial]) -> RaceDocument | None:
+    words = sweep.spec.get("seeds")
+    if not isinstance(words, dict) or words.get("policy") != "race":
+        return None
+    # numpy takes a tenth of a second to import, and commands read these documents without it
+    from orchestrator import racing
+
+    seeds, maximize = Seeds.model_validate(words), sweep.goal == "maximize"
+    now = racing.standing_of(seeds, trials, maximize=maximize)
+    results = racing.results_of(seeds, trials)
+    params = {trial.config_hash: dict(trial.params) for trial in trials}
+
+    def racer(name: str) -> RacerDocument:
+        values = list(results[name].values())
+        by = now.beaten.get(name)
+        told = {"by": params[by.by], "p": by.p} if by else {}
+        return RacerDocument(params=params[name], seeds=len(values), mean=sum(values) / len(values), **told)
+
+    is_open = sweep.state not in SWEEP_ENDS and racing.next_rung(seeds, trials, maximize=maximize) is not None
+    return RaceDocument(
+        alpha=seeds.alpha,
+        seeds=len(seeds.numbers),
+        open=is_open,
+        tie=len(now.leaders) > 1,
+        leaders=[racer(name) for name in now.leaders],
+        beaten=[racer(name) for name in now.beaten],
     )
 
 

@@ -104,8 +104,17 @@ def sweep(document: report.SweepDocument) -> RenderableType:
         f"  {counts(document.trial_states)}",
         f"\n{document.reason}" if document.reason else "",
         f"\n{_claim(document.hypothesis)}" if document.hypothesis else "",
+        f"\n{_race(document.race)}" if document.race and document.race.leaders else "",
     )
     return Group(head, trials(document))
+
+
+def _race(race: report.RaceDocument) -> str:
+    leaders = [" ".join(f"{name}={cell(value)}" for name, value in each.params.items()) for each in race.leaders]
+    told = f"race{' so far' if race.open else ''}: "
+    if not race.tie:
+        return f"{told}{leaders[0]} is better than the others (alpha {race.alpha:g})"
+    return f"{told}a tie of {len(leaders)}, {len(race.beaten)} are worse (alpha {race.alpha:g}): {'; '.join(leaders)}"
 
 
 def _claim(hypothesis: report.HypothesisDocument) -> str:
@@ -239,11 +248,14 @@ def leaderboard(board: report.Leaderboard) -> RenderableType:
         found = row.metrics[metric]
         interval = "–" if found.low is None else f"{number(found.low)} … {number(found.high)}"
         ids = ", ".join(map(str, row.trial_ids[:6])) + (" …" if len(row.trial_ids) > 6 else "")
+        rank = f"{row.rank}{'=' if row.tied else ''}"
         table.add_row(
-            str(row.rank), *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
+            rank, *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
             str(found.n), ids, *([row.data_checksum or "unknown"] if len(data) > 1 else []),
         )  # fmt: skip
     notes = [Text(baselines(board), style="dim")] if baselines(board) else []
+    if any(row.tied for row in board.rows):
+        notes.append(Text("= a tie: the race could not tell them apart"))
     if len(data) > 1:
         notes.append(Text(f"{len(data)} data sets: ranks begin anew with each, and compare within it", style="yellow"))
     return Group(table, *notes)

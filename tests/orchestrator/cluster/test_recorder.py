@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from orchestrator.aggregate import Aggregate
 from orchestrator.cluster import search
 from orchestrator.cluster.guards import Limits, StopIf, keeping_healthy
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
@@ -46,7 +47,8 @@ class Bench:
         known = self.store.trials.trials(self.sweep.id)
         self.inner = search.early_stopping(self.sweep, known)
         rule = SeedGroups(self.inner, self.sweep.metric)
-        rule.replay([(trial, self.store.trials.curve(trial.id, self.sweep.metric)) for trial in known])
+        worth = Aggregate.of(self.sweep.spec, self.sweep.goal)
+        rule.replay([(t, worth.running(self.store.trials.curve(t.id, self.sweep.metric))) for t in known])
         self.limits = Limits(self.sweep, self.store.trials, self.clock)
         recorder = Recorder(self.store.trials, self.sweep, trials, self.clock, self.limits)
         self.scheduler = RecordingScheduler(
