@@ -12,20 +12,21 @@
  */
 #include "vectors.h"
 
-/* One step of `width` vectors of columns of the state, which is [keys][width]. */
-INLINE void step(Vector *s, const REAL *q, const REAL *k, const REAL *gate, const Vector *v, Vector *o, int64_t keys,
-                 const int width) {
-    Vector o0 = {0}, o1 = {0}, o2 = {0}, o3 = {0};
-    for (int64_t i = 0; i < keys; i++, s += width) {
-        o0 += q[i] * (s[0] = gate[i] * s[0] + k[i] * v[0]);
-        if (width > 1) o1 += q[i] * (s[1] = gate[i] * s[1] + k[i] * v[1]);
-        if (width > 2) o2 += q[i] * (s[2] = gate[i] * s[2] + k[i] * v[2]);
-        if (width > 3) o3 += q[i] * (s[3] = gate[i] * s[3] + k[i] * v[3]);
-    }
-    o[0] = o0;
-    if (width > 1) o[1] = o1;
-    if (width > 2) o[2] = o2;
-    if (width > 3) o[3] = o3;
+/* `steps` steps of `width` vectors of columns of the state, which is [keys][width]: read and written once for all of
+ * them. Row n of q, k and gate is that of step n; so is column block n of v and o. */
+INLINE void advance(Vector *s, const REAL *const *q, const REAL *const *k, const REAL *const *gate,
+                    const Vector v[][4], Vector o[][4], int64_t keys, const int steps, const int width) {
+    Vector sum[2][4] = {{{0}}};
+    for (int64_t i = 0; i < keys; i++, s += width)
+        for (int j = 0; j < width; j++) {
+            Vector x = s[j];
+            for (int n = 0; n < steps; n++) {
+                x = gate[n][i] * x + k[n][i] * v[n][j];
+                sum[n][j] += q[n][i] * x;
+            }
+            s[j] = x;
+        }
+    memcpy(o, sum, sizeof sum);
 }
 
 /* Items [first, end) of B x H x blocks of columns, which do not meet. states[..., 0, :, :] holds the first state; the
@@ -40,20 +41,28 @@ int forward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, 
         const int64_t head = item / blocks, b = head / z->heads, h = head % z->heads, column = item % blocks * BLOCK;
         const int64_t columns = z->values - column < BLOCK ? z->values - column : BLOCK, width = vectors(columns);
         REAL *state = states + head * (spans + 1) * z->keys * z->values + column;
-        Vector vt[4] = {0}, ot[4];
+        Vector vt[2][4] = {{{0}}}, ot[2][4];
         memset(s, 0, z->keys * width * sizeof(Vector));
         copy_rows(s, width * LANES, state, z->values, z->keys, columns);
-        for (int64_t t = 0; t < z->steps; t++) {
-            const REAL *qt = q + at(sq, b, t, h), *kt = k + at(sk, b, t, h), *gt = gate + at(sg, b, t, h);
-            memcpy(vt, v + at(sv, b, t, h) + column, columns * sizeof(REAL));
-            switch (width) {
-            case 1: step(s, qt, kt, gt, vt, ot, z->keys, 1); break;
-            case 2: step(s, qt, kt, gt, vt, ot, z->keys, 2); break;
-            case 3: step(s, qt, kt, gt, vt, ot, z->keys, 3); break;
-            default: step(s, qt, kt, gt, vt, ot, z->keys, 4);
+        for (int64_t t = 0, n; t < z->steps; t += n) {
+            const REAL *qt[2], *kt[2], *gt[2];
+            n = z->steps - t < 2 ? 1 : 2;
+            for (int64_t m = 0; m < n; m++) {
+                qt[m] = q + at(sq, b, t + m, h), kt[m] = k + at(sk, b, t + m, h), gt[m] = gate + at(sg, b, t + m, h);
+                memcpy(vt[m], v + at(sv, b, t + m, h) + column, columns * sizeof(REAL));
             }
-            memcpy(o + at(so, b, t, h) + column, ot, columns * sizeof(REAL));
-            if ((t + 1) % SPAN == 0 || t + 1 == z->steps) {
+            switch (2 * width + n) {
+            case 3: advance(s, qt, kt, gt, vt, ot, z->keys, 1, 1); break;
+            case 4: advance(s, qt, kt, gt, vt, ot, z->keys, 2, 1); break;
+            case 5: advance(s, qt, kt, gt, vt, ot, z->keys, 1, 2); break;
+            case 6: advance(s, qt, kt, gt, vt, ot, z->keys, 2, 2); break;
+            case 7: advance(s, qt, kt, gt, vt, ot, z->keys, 1, 3); break;
+            case 8: advance(s, qt, kt, gt, vt, ot, z->keys, 2, 3); break;
+            case 9: advance(s, qt, kt, gt, vt, ot, z->keys, 1, 4); break;
+            default: advance(s, qt, kt, gt, vt, ot, z->keys, 2, 4);
+            }
+            for (int64_t m = 0; m < n; m++) memcpy(o + at(so, b, t + m, h) + column, ot[m], columns * sizeof(REAL));
+            if ((t + n) % SPAN == 0 || t + n == z->steps) {
                 state += z->keys * z->values;
                 copy_rows(state, z->values, s, width * LANES, z->keys, columns);
             }
@@ -64,42 +73,57 @@ int forward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, 
 }
 
 /* What a span needs on its way back, padded with zeros along the keys: fields[steps][row][FIELDS] side by side, since
- * arrays of one another's length would meet in the cache; history[steps + 1][row][GROUP]; ds[groups][row][GROUP];
+ * arrays of one another's length would meet in the cache; starts[parts][groups][row][GROUP], the states before each
+ * part of PART steps, whose fields and history[PART + 1][row][GROUP] fit the first-level cache; ds[groups][row][GROUP];
  * and v, dout, dv [steps][columns], the values padded to whole groups. */
 enum { Q, KEY, GATE, DQ, DK, DGATE, FIELDS };
+enum { PART = 8, PARTS = SPAN / PART };
 
 typedef struct {
     int64_t row, steps;
-    Vector *fields, *history, *ds;
+    Vector *fields, *starts, *history, *ds;
     REAL *v, *dout, *dv;
     int64_t columns;
 } Span;
 
-/* The states after each step, for the GROUP columns from `column` on. */
-INLINE void remember(Span *p, int64_t column) {
-    const Vector *x = p->fields, *past = p->history;
-    Vector *now = p->history + p->row * GROUP;
-    for (int64_t t = 0; t < p->steps; t++) {
-        const REAL *v = p->v + t * p->columns + column;
-        for (int64_t i = 0; i < p->row; i++, x += FIELDS, past += GROUP, now += GROUP)
-            for (int j = 0; j < GROUP; j++) now[j] = x[GATE] * past[j] + x[KEY] * v[j];
+/* The states of GROUP columns, from `column` on, after each of the steps from `start` on, `stride` vectors apart;
+ * only the last of them where `stride` is 0. */
+INLINE void remember(const Span *p, const Vector *state, Vector *after, int64_t stride, int64_t column, int64_t start,
+                     int64_t steps) {
+    for (int64_t i = 0; i < p->row; i++) {
+        const Vector *x = p->fields + (start * p->row + i) * FIELDS;
+        Vector s[GROUP], *out = after + i * GROUP;
+        for (int j = 0; j < GROUP; j++) s[j] = state[i * GROUP + j];
+        for (int64_t t = start; t < start + steps; t++, x += p->row * FIELDS, out += stride) {
+            const REAL *v = p->v + t * p->columns + column;
+            for (int j = 0; j < GROUP; j++) s[j] = x[GATE] * s[j] + x[KEY] * v[j];
+            if (stride)
+                for (int j = 0; j < GROUP; j++) out[j] = s[j];
+        }
+        if (!stride)
+            for (int j = 0; j < GROUP; j++) out[j] = s[j];
     }
 }
 
-INLINE void walk_back(Span *p, Vector *ds, int64_t column) {
-    for (int64_t t = p->steps - 1; t >= 0; t--) {
-        const Vector *past = p->history + t * p->row * GROUP, *now = past + p->row * GROUP;
-        const REAL *v = p->v + t * p->columns + column, *dout = p->dout + t * p->columns + column;
-        Vector *x = p->fields + t * p->row * FIELDS, *d = ds, dv[GROUP] = {{0}};
+INLINE void walk_back(Span *p, Vector *ds, int64_t column, int64_t start, int64_t steps) {
+    for (int64_t t = start + steps - 1; t >= start; t--) {
+        const Vector *past = p->history + (t - start) * p->row * GROUP, *now = past + p->row * GROUP;
+        Vector *x = p->fields + t * p->row * FIELDS, *d = ds, v[GROUP], dout[GROUP], dv[GROUP];
+        for (int j = 0; j < GROUP; j++) {
+            v[j] = (Vector){0} + p->v[t * p->columns + column + j];
+            dout[j] = (Vector){0} + p->dout[t * p->columns + column + j];
+            dv[j] = (Vector){0};
+        }
         for (int64_t i = 0; i < p->row; i++, x += FIELDS, past += GROUP, now += GROUP, d += GROUP) {
+            const Vector q = x[Q], key = x[KEY], gate = x[GATE];
             Vector dq = x[DQ], dk = x[DK], dgate = x[DGATE];
             for (int j = 0; j < GROUP; j++) {
-                const Vector dj = d[j] + x[Q] * dout[j];
+                const Vector dj = d[j] + q * dout[j];
                 dq += dout[j] * now[j];
                 dk += v[j] * dj;
                 dgate += past[j] * dj;
-                dv[j] += x[KEY] * dj;
-                d[j] = x[GATE] * dj;
+                dv[j] += key * dj;
+                d[j] = gate * dj;
             }
             x[DQ] = dq, x[DK] = dk, x[DGATE] = dgate;
         }
@@ -115,10 +139,12 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
     const int64_t keys = z->keys, values = z->values, row = vectors(keys), spans = (z->steps + SPAN - 1) / SPAN;
     const int64_t groups = (values + GROUP - 1) / GROUP, group_row = GROUP * row, field_row = SPAN * row * FIELDS;
     const int64_t value_row = vectors(SPAN * groups * GROUP);
-    Vector *space = workspace(field_row + (SPAN + 1 + groups) * group_row + 3 * value_row);
+    const int64_t state_row = groups * group_row;
+    Vector *space = workspace(field_row + (PART + 1) * group_row + (PARTS + 1) * state_row + 3 * value_row);
     if (!space) return 1;
-    Vector *history = space + field_row, *ds = history + (SPAN + 1) * group_row, *v_space = ds + groups * group_row;
-    Span p = {row, 0, space, history, ds, (REAL *)v_space, (REAL *)(v_space + value_row),
+    Vector *history = space + field_row, *starts = history + (PART + 1) * group_row, *ds = starts + PARTS * state_row;
+    Vector *v_space = ds + state_row;
+    Span p = {row, 0, space, starts, history, ds, (REAL *)v_space, (REAL *)(v_space + value_row),
               (REAL *)(v_space + 2 * value_row), groups * GROUP};
     memset(v_space, 0, 3 * value_row * sizeof(Vector));
     for (int64_t item = first; item < end; item++) {
@@ -133,6 +159,7 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
             const int64_t start = n * SPAN;
             const REAL *state = states + (item * (spans + 1) + n) * keys * values;
             p.steps = z->steps - start < SPAN ? z->steps - start : SPAN;
+            const int64_t parts = (p.steps + PART - 1) / PART;
             memset(p.fields, 0, field_row * sizeof(Vector));
             load_field(p.fields + Q, FIELDS, row, q + at(sq, b, start, h), sq[1], p.steps, keys);
             load_field(p.fields + KEY, FIELDS, row, k + at(sk, b, start, h), sk[1], p.steps, keys);
@@ -141,10 +168,22 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
             copy_rows(p.dout, p.columns, dout + at(sdo, b, start, h), sdo[1], p.steps, values);
             for (int64_t j = 0; j < groups; j++) {
                 const int64_t column = j * GROUP, columns = values - column < GROUP ? values - column : GROUP;
-                memset(p.history, 0, group_row * sizeof(Vector));
-                gather(p.history, state, column, columns, keys, values);
-                remember(&p, column);
-                walk_back(&p, p.ds + j * group_row, column);
+                Vector *first_state = p.starts + j * group_row;
+                memset(first_state, 0, group_row * sizeof(Vector));
+                gather(first_state, state, column, columns, keys, values);
+                for (int64_t part = 1; part < parts; part++) {
+                    const Vector *before = first_state + (part - 1) * state_row;
+                    remember(&p, before, first_state + part * state_row, 0, column, (part - 1) * PART, PART);
+                }
+            }
+            for (int64_t part = parts - 1; part >= 0; part--) {
+                const int64_t from = part * PART, steps = p.steps - from < PART ? p.steps - from : PART;
+                for (int64_t j = 0; j < groups; j++) {
+                    const Vector *before = p.starts + part * state_row + j * group_row;
+                    memcpy(p.history, before, group_row * sizeof(Vector));
+                    remember(&p, before, p.history + group_row, group_row, j * GROUP, from, steps);
+                    walk_back(&p, p.ds + j * group_row, j * GROUP, from, steps);
+                }
             }
             store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, FIELDS, row, p.steps, keys);
             store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, FIELDS, row, p.steps, keys);
