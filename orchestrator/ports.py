@@ -272,6 +272,25 @@ class TokenStore(Protocol):
         """End the token in force of that name. Raises NotFound."""
 
 
+class RepairStore(Protocol):
+    """What is derived in the record, held against the points of the curves."""
+
+    def curves(self, trial_id: int) -> Mapping[str, Mapping[int, float]]:
+        """Value by step, by metric; where attempts overlap, the latest attempt's value."""
+
+    def wrong(self, trial_id: int) -> list[str]:
+        """What is not as the trial's points say, a sentence each."""
+
+    def recount(self, trial_id: int, *, user: str, now: datetime) -> None:
+        """Write the trial's summaries, step and score as its points say, with an event."""
+
+    def left_open(self) -> list[tuple[int, int]]:
+        """(sweep, trial) of trials without an end whose sweep has one."""
+
+    def close(self, sweep_id: int, *, now: datetime) -> None:
+        """End the open trials of a sweep that has ended, as its end should have."""
+
+
 class LeaseStore(Protocol):
     """Who acts as the coordinator. Numbers grow with each holder and are never given twice."""
 

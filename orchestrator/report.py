@@ -239,6 +239,19 @@ class PolicyDocument(Answer):
     longest_queue: int
 
 
+class RepairDocument(Answer):
+    """One thing that `orch repair` found. mended: it is right now."""
+
+    sweep_id: int
+    trial_id: int
+    what: str
+    mended: bool
+
+
+class RepairList(RootModel[list[RepairDocument]]):
+    """Answer of `orch repair`, in order of sweep and trial."""
+
+
 class SimulationDocument(Answer):
     """Answer of `orch simulate`."""
 
@@ -475,6 +488,7 @@ def output_schemas() -> dict[str, Any]:
         **dict.fromkeys(("pause", "resume", "retry", "set-priority", "scale"), SweepSummary),
         "events": EventList,
         "simulate": SimulationDocument,
+        "repair": RepairList,
         "status": StatusDocument,
         "token create": NewTokenDocument,
         "token rotate": NewTokenDocument,

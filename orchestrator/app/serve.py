@@ -6,13 +6,13 @@ import logging
 import signal
 import socket
 import threading
-from datetime import UTC, datetime
 from functools import partial
 
 import uvicorn
 
 from orchestrator import __version__
 from orchestrator.app.acting import Acting
+from orchestrator.clock import SystemClock
 from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import BadInput, Unreachable
@@ -33,14 +33,6 @@ log = logging.getLogger(__name__)
 
 STREAMS_END_S = 1
 """What live streams have for their end when the coordinator is told to stop: they would not end by themselves."""
-
-
-class SystemClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        """The current time in UTC."""
-        return datetime.now(UTC)
 
 
 def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflow_uri: str) -> None:

@@ -1,7 +1,8 @@
-"""Commands on the record itself, which need no service: backup, restore."""
+"""Commands on the record itself, which need no service: backup, restore, repair."""
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,14 @@ import typer
 
 from orchestrator.cli import render
 from orchestrator.cli.command import add
+from orchestrator.cli.connect import user_name
+from orchestrator.cli.sweeps import Format, FormatOption
 from orchestrator.errors import BadInput, ExitCode
+from orchestrator.report import RepairDocument
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from orchestrator.repair import Finding
     from orchestrator.store.backup import Copied
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
@@ -23,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     add(app, backup)
     add(app, restore)
+    add(app, repair)
 
 
 def backup(file: FileArgument) -> int:
@@ -52,6 +58,42 @@ def restore(file: FileArgument) -> int:
     url = _database()
     render.say(f"restored {_told(run(url, file))}")
     return ExitCode.OK
+
+
+def repair(
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Number or name; all when left out.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look; exit code 1 if anything is found.")] = False,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Hold the record against its own curves and the trials' checkpoints, and put right what can be.
+
+    Rows that a checkpoint has and the record has not are recorded; summaries, scores, and with them the leaderboard,
+    are worked out anew. What could not be mended is told, with exit code 1.
+
+    Example:
+
+      orch repair --check
+    """
+    _database()
+    # Reading checkpoints takes torch
+    from orchestrator.app.mend import mend
+
+    found: list[RepairDocument] = []
+
+    def tell(finding: Finding) -> None:
+        found.append(RepairDocument(**dataclasses.asdict(finding)))
+        if format is Format.TABLE:
+            mended = "mended: " if finding.mended else ""
+            render.say(f"{mended}sweep {finding.sweep_id}, trial {finding.trial_id}: {finding.what}")
+
+    sweeps = mend(Settings.from_env(), sweep, user=user_name(), check=check, found=tell)
+    left = [finding for finding in found if not finding.mended]
+    if format is Format.JSON:
+        render.print_json(found)
+    else:
+        done = f"{len(found) - len(left)} mended, " if not check else ""
+        render.say(f"{sweeps} sweeps looked through: {len(found)} findings, {done}{len(left)} as they were")
+    return ExitCode.WORK_FAILED if left else ExitCode.OK
 
 
 def _database() -> str:

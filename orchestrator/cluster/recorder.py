@@ -6,13 +6,13 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.aggregate import Aggregate
+from orchestrator.clock import SystemClock as SystemClock
 from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.search import steps_of
@@ -217,14 +217,6 @@ class RecordingScheduler(FIFOScheduler):
         if not again:
             self._rule.leave(self._recorder.trial(trial_id))
         return again
-
-
-class SystemClock:
-    """The machine's."""
-
-    def now(self) -> datetime:
-        """In UTC."""
-        return datetime.now(UTC)
 
 
 def _no_metric(metric: str, reported: Reported) -> str:
