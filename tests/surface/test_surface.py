@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+from typer.testing import CliRunner
 
+from orchestrator.cli.main import app
 from orchestrator.lifecycle import SWEEP_MOVES, TRIAL_MOVES
 from orchestrator.report import output_schemas
 from orchestrator.store import schema
@@ -28,16 +27,11 @@ COMMANDS = (
 
 def cli_text() -> str:
     """`orch --help` and that of every command."""
-    env = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
+    env = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
     pages = []
     for words in ([], *(name.split() for name in COMMANDS)):
-        command = [sys.executable, "-m", "orchestrator.cli.main", *words, "--help"]
-        page = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-        pages.append(
-            "\n".join(line.rstrip() for line in page.strip().splitlines()).replace(
-                "python -m orchestrator.cli.main", "orch"
-            )
-        )
+        page = CliRunner().invoke(app, [*words, "--help"], env=env, prog_name="orch", catch_exceptions=False).stdout
+        pages.append("\n".join(line.rstrip() for line in page.strip().splitlines()))
     return "\n\n".join(pages) + "\n"
 
 
