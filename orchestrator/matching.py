@@ -21,6 +21,9 @@ class Sizer(Protocol):
     def size(self, config: Mapping[str, Any]) -> Mapping[str, float]:
         """params, active_params, train_flops_per_token, ...; raises BadInput where no model has the configuration."""
 
+    def memory_bytes(self, config: Mapping[str, Any]) -> int:
+        """What training it takes, in bytes; raises BadInput where no model has the configuration."""
+
     def data_checksum(self, config: Mapping[str, Any]) -> int:
         """What its trials report as `data_checksum`; raises BadInput where the data are not here."""
 

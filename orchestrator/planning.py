@@ -94,7 +94,8 @@ class Plan:
     trials: tuple[NewTrial, ...]
     configurations: int
     skipped: int
-    """Cells or draws that came to the configuration of an earlier one and were left out."""
+    """Cells or draws that came to the configuration of an earlier one, though every parameter applied, or none says
+    when it does."""
     constrained: int
     """Cells or draws that a constraint left out."""
     notes: tuple[str, ...] = ()
@@ -137,6 +138,7 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
     seen: set[str] = set()
     skipped = constrained = 0
     notes: list[str] = []
+    conditional = [name for name, parameter in spec.parameters.items() if parameter.when is not None]
     matcher = Matcher(spec.match, sizer) if spec.match and sizer else None
     for values in _draws(spec, planner.axes):
         if len(seen) == limit:
@@ -145,7 +147,8 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
         if found is None:
             constrained += 1
         elif found.config_hash in seen:
-            skipped += 1
+            # Where a condition does not hold, its parameter is meant to change nothing
+            skipped += not any(name not in found.params for name in conditional)
         else:
             seen.add(found.config_hash)
             if matcher is not None:
@@ -158,8 +161,18 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             f"a race compares every pair of configurations: {len(seen):,} are more than {MOST_RACERS:,}. "
             "Sweep fewer values, or leave `policy: race` out."
         )
-    notes += _unheard(spec, trials)
+    notes += [*_unheard(spec, trials), *_unranked(spec, trials)]
+    if spec.search.method in ("grid", "list"):
+        notes += _without_effect(spec, trials)
     return Plan(tuple(trials), len(seen), skipped, constrained, tuple(notes))
+
+
+def _without_effect(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:
+    """Axes that no trial has, since their condition or their place never comes true."""
+    for name, parameter in spec.parameters.items():
+        if not any(name in trial.params for trial in trials):
+            why = f"its condition, {parameter.when}, never holds" if parameter.when else "no chosen method has it"
+            yield f"the parameter {name} changes nothing: {why}"
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -240,6 +253,15 @@ def _matched(found: Configuration, matcher: Matcher, notes: list[str]) -> Config
         )
     params = found.params | {matched.name: matched.value}
     return Configuration(matched.config, config_hash(matched.config), params)
+
+
+def _unranked(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:
+    """Swept tasks whose trials report no metric to rank them by."""
+    tasks = {trial.config["task"]["name"]: trial.config for trial in trials}
+    for task, config in tasks.items():
+        known = reported_metrics(TrialConfig.parse(config))
+        if spec.metric is not None and spec.metric.name not in known:
+            yield f"trials of the task {task} do not report {spec.metric.name!r}; they report {', '.join(known)}"
 
 
 def _unheard(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:

@@ -182,6 +182,38 @@ class PlannedTrial(Answer):
     seed: int
 
 
+class PlannedSize(Answer):
+    """What one model of a plan costs. number: a trial that has it."""
+
+    number: int
+    params_count: int
+    active_params: int
+    train_flops_per_token: float
+    memory_bytes: int = Field(description="Parameters, gradients, moments and activations of one worker.")
+
+
+class TimeEstimate(Answer):
+    """Hours of a whole plan, had no trial been stopped early, and where they come from."""
+
+    cpu_hours: float
+    gpu_hours: float
+    recorded: int = Field(description="Trials whose time is that of earlier ones of the same shape.")
+    roofline: int = Field(description="Trials whose time is their FLOPs over a rate.")
+    flops_per_s: float = Field(description="That rate.")
+    basis: str = Field(description="The same in a sentence.")
+
+
+class PrunerReplay(Answer):
+    """What early stopping would have done to finished trials of the project."""
+
+    rule: str
+    curves: int
+    replays: int
+    kept_winner: int = Field(description="Replays in which the best curve ran to its end.")
+    saved: float = Field(description="Share of the steps that it would have saved, a mean over replays.")
+    text: str
+
+
 class PlanDocument(Answer):
     """Answer of `orch validate` and `orch plan`."""
 
@@ -195,6 +227,9 @@ class PlanDocument(Answer):
     seeds: list[int]
     axes: dict[str, str] = Field(description="Each parameter with its values or its range.")
     first: list[PlannedTrial] = Field(description="The first trials, as they will run.")
+    sizes: list[PlannedSize] = Field(description="Of the smallest and the largest model; empty for `validate`.")
+    estimate: TimeEstimate | None = Field(description="Null for `validate`.")
+    replay: PrunerReplay | None = Field(description="Null without early stopping, or finished trials to judge it by.")
     warnings: list[str]
 
 

@@ -37,6 +37,14 @@ class SubprocessSizer:
         """
         return int(self._answer("data", {"task": config.get("task", {})})["checksum"])
 
+    def memory_bytes(self, config: Mapping[str, Any]) -> int:
+        """What training it takes at least, of one worker with the whole batch.
+
+        Raises:
+            BadInput: no model has this configuration.
+        """
+        return int(self._answer("memory", config)["bytes"])
+
     def close(self) -> None:
         """End the process."""
         with self._lock:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import BadInput, Unreachable
+from orchestrator.forecast import Forecast
 from orchestrator.identity import identity_of
 from orchestrator.matching import Sizer
 from orchestrator.planning import Plan, as_scalar, make_plan
@@ -79,8 +80,9 @@ def with_identities(trials: Sequence[NewTrial], store: TrialStore, sizer: Sizer 
     return found, sum(each.identity in known for each in found)
 
 
-def plan_document(accepted: Accepted, shared: int = 0) -> PlanDocument:
+def plan_document(accepted: Accepted, shared: int = 0, forecast: Forecast | None = None) -> PlanDocument:
     """What a checked file would do. shared: trials of it that have a result already."""
+    told = forecast or Forecast()
     spec, plan = accepted.spec, accepted.plan
     assert spec.metric is not None, "load_spec fills in the metric"
     return PlanDocument(
@@ -97,6 +99,9 @@ def plan_document(accepted: Accepted, shared: int = 0) -> PlanDocument:
             PlannedTrial(number=trial.number, params=dict(trial.params), seed=trial.seed)
             for trial in plan.trials[:SHOWN_TRIALS]
         ],
+        sizes=list(told.sizes),
+        estimate=told.time,
+        replay=told.replayed,
         warnings=plan.warnings,
     )
 

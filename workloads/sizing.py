@@ -16,11 +16,13 @@ from workloads.budget import budget
 from workloads.build import task_of
 from workloads.config import TrialConfig
 from workloads.errors import WorkloadError
+from workloads.memory import training_bytes
 from workloads.tasks.base import data_checksum
 
 
 def answers(lines: Iterable[str]) -> Iterator[str]:
-    """{"budget": configuration} is answered with its columns, {"data": configuration} with {"checksum": number}.
+    """{"budget": configuration} is answered with its columns, {"data": configuration} with {"checksum": number},
+    {"memory": configuration} with {"bytes": number}.
 
     {"error": why} where no model has the configuration, or its data are not here.
     """
@@ -40,6 +42,7 @@ def _data(config: Mapping[str, Any]) -> dict[str, Any]:
 _ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "budget": lambda config: dict(budget(config).columns()),
     "data": _data,
+    "memory": lambda config: {"bytes": training_bytes(config)},
 }
 
 

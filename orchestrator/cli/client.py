@@ -47,9 +47,10 @@ class Client:
                 time.sleep(wait_s)
         return self._ask(report.SweepDocument, "POST", "/sweeps", **request)
 
-    def check(self, text: str, file: str) -> report.PlanDocument:
+    def check(self, text: str, file: str, *, forecast: bool = False) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
-        return self._ask(report.PlanDocument, "POST", "/check", json={"text": text, "file": file})
+        body = {"text": text, "file": file, "forecast": forecast}
+        return self._ask(report.PlanDocument, "POST", "/check", json=body)
 
     def sweeps(self, project: str | None, states: list[str], limit: int) -> report.SweepList:
         """Newest first."""

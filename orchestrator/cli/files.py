@@ -9,11 +9,12 @@ from pathlib import Path
 import yaml
 
 from orchestrator.cli.connect import read_file
+from orchestrator.forecast import forecast
 from orchestrator.report import PlanDocument
 from orchestrator.sizing import SubprocessSizer
 from orchestrator.spec.compose import compose
 from orchestrator.spec.document import Document
-from orchestrator.submit import check, plan_document
+from orchestrator.submit import Accepted, check, plan_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,14 @@ class SweepFile:
 
     document: Document
     text: str
-    plan: PlanDocument
+    accepted: Accepted
+
+    def plan(self, *, costs: bool) -> PlanDocument:
+        """What it would do, as far as this machine alone can tell. costs: with sizes and time."""
+        if not costs:
+            return plan_document(self.accepted)
+        with SubprocessSizer() as sizer:
+            return plan_document(self.accepted, 0, forecast(self.accepted.spec, self.accepted.plan, sizer))
 
 
 def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFile:
@@ -41,7 +49,7 @@ def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFi
     merged = len(texts) > 1 or profile is not None or bool(assignments)
     text = _merged_text(document, texts, profile, assignments) if merged else texts[path]
     with SubprocessSizer() as sizer:
-        return SweepFile(document, text, plan_document(check(document, None, sizer)))
+        return SweepFile(document, text, check(document, None, sizer))
 
 
 def origins(document: Document) -> list[tuple[str, str, str]]:

@@ -180,7 +180,31 @@ def plan(document: report.PlanDocument) -> RenderableType:
         f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
     )
     notes = [Text(f"note: {warning}", style="yellow") for warning in document.warnings]
-    return Group(head, Text(), axes, Text(), rows, *notes)
+    return Group(head, Text(), axes, Text(), rows, *costs(document), *notes)
+
+
+def costs(document: report.PlanDocument) -> list[RenderableType]:
+    """Sizes, hours, and what early stopping would have done."""
+    if not document.sizes:
+        return []
+    sizes = Table(box=None, pad_edge=False, title="smallest and largest", title_justify="left")
+    for heading in ("NUMBER", "PARAMETERS", "ACTIVE", "FLOPS A TOKEN", "MEMORY"):
+        sizes.add_column(heading, justify="right")
+    for each in document.sizes:
+        memory = f"{each.memory_bytes / 1e6:,.0f} MB"
+        sizes.add_row(
+            str(each.number), grouped(each.params_count), grouped(each.active_params),
+            number(each.train_flops_per_token), memory,
+        )  # fmt: skip
+    found: list[RenderableType] = [Text(), sizes]
+    if document.estimate is not None:
+        gpu = f"{document.estimate.gpu_hours:.3g} GPU-hours, " if document.estimate.gpu_hours else ""
+        found += [Text(), Text(f"{gpu}{document.estimate.cpu_hours:.3g} CPU-hours: {document.estimate.basis}")]
+    if document.replay is not None:
+        found.append(Text(document.replay.text))
+    if document.shared:
+        found.append(Text(f"{document.shared} trials have a result already and will not run"))
+    return found
 
 
 def origins(rows: Sequence[tuple[str, str, str]]) -> Table:

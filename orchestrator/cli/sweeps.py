@@ -105,7 +105,7 @@ def validate(
 
       orch validate sweeps/quickstart.yaml
     """
-    document = _checked(file, profile, assignments)[0]
+    document = _checked(file, profile, assignments, costs=False)[0]
     if format is Format.JSON:
         render.print_json(document)
         return ExitCode.OK
@@ -124,7 +124,10 @@ def plan(
     assignments: SetOption = None,
     format: FormatOption = Format.TABLE,
 ) -> int:
-    """Show what a sweep file would do: axes, first trials, warnings, and where merged values came from.
+    """Show what a sweep file would do: axes, first trials, sizes, hours, warnings, and where merged values came from.
+
+    Hours come from earlier trials of the same shape where the service has recorded some, else from FLOPs over a rate.
+    Early stopping is tried on the project's finished trials.
 
     Examples:
 
@@ -132,7 +135,7 @@ def plan(
 
       orch plan sweeps/quickstart.yaml --set model.d_model=128 --format json
     """
-    document, loaded = _checked(file, profile, assignments)
+    document, loaded = _checked(file, profile, assignments, costs=True)
     if format is Format.JSON:
         render.print_json(document)
         return ExitCode.OK
@@ -231,13 +234,15 @@ def trial_number(reference: str) -> int | None:
 
 
 def _checked(
-    file: Path, profile: str | None, assignments: list[str] | None
+    file: Path, profile: str | None, assignments: list[str] | None, *, costs: bool
 ) -> tuple[report.PlanDocument, files.SweepFile]:
     from orchestrator.cli.files import load
 
     loaded = load(file, profile, assignments or [])
     client = _running_client()
-    return (client.check(loaded.text, str(file)) if client else loaded.plan), loaded
+    if client:
+        return client.check(loaded.text, str(file), forecast=costs), loaded
+    return loaded.plan(costs=costs), loaded
 
 
 def _running_client() -> Client | None:

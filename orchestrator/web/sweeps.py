@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from orchestrator import report
 from orchestrator.access import digest
+from orchestrator.forecast import History, forecast
 from orchestrator.lifecycle import SweepState
 from orchestrator.records import Once, Sweep
 from orchestrator.spec.load import read_document
@@ -33,6 +34,12 @@ class SweepFile(BaseModel):
     user: str = Field(
         "anonymous", max_length=100, description="Heeded with an admin's token; others act as themselves."
     )
+
+
+class Question(SweepFile):
+    """A sweep file that is to be looked at."""
+
+    forecast: bool = Field(False, description="Tell also what it would cost.")
 
 
 class Submission(SweepFile):
@@ -84,10 +91,14 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         return document_of(sweep)
 
     @router.post("/check", responses=answers(400, 413, 422))
-    def check_sweep(body: SweepFile, _: Viewer) -> report.PlanDocument:
+    def check_sweep(body: Question, _: Viewer) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
         accepted = check(read_document(body.text, body.file), service.capacity(), service.sizer)
-        return plan_document(accepted, with_identities(accepted.plan.trials, trials, service.sizer)[1])
+        shared = with_identities(accepted.plan.trials, trials, service.sizer)[1]
+        told = None
+        if body.forecast and service.sizer is not None:
+            told = forecast(accepted.spec, accepted.plan, service.sizer, History(sweeps, trials, service.board))
+        return plan_document(accepted, shared, told)
 
     @router.get("/sweeps", responses=answers(422))
     def list_sweeps(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.planning import make_plan
 from orchestrator.spec.compose import compose
 from orchestrator.spec.load import check_document
 from tests.surface.test_surface import COMMANDS
@@ -27,13 +28,16 @@ def test_sweep_files_of_the_readme_load(text, profile, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_ready_sweep_opens_with_its_question_and_loads_in_every_profile(path):
+def test_every_ready_sweep_opens_with_its_question_and_plans_in_every_profile(path):
     text = path.read_text()
     assert text.startswith("# ")
     assert "?" in text.partition("\n")[0]
     profiles = re.findall(r"^  (\w+):", text.partition("\nprofiles:\n")[2], flags=re.MULTILINE)
+    assert "smoke" in profiles
     for profile in (None, *profiles):
-        check_document(compose(path, lambda each: each.read_text(), profile=profile))
+        plan = make_plan(check_document(compose(path, lambda each: each.read_text(), profile=profile)))
+        assert plan.trials
+        assert [warning for warning in plan.warnings if not warning.startswith("one seed")] == []
 
 
 def test_every_command_is_in_the_readme():
