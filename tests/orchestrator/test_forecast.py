@@ -139,11 +139,16 @@ def test_a_condition_that_holds_sometimes_is_no_reason_for_a_warning():
 
 def test_ten_thousand_cells_are_planned_in_two_seconds(capsys):
     rates, decays = (", ".join(f"{i / 1000}" for i in range(1, count)) for count in (41, 26))
-    text = (
-        "name: big\nworkload: {model: {feedforward: {name: moe, num_experts: 8}}}\n"
-        f"parameters: {{training.lr: [{rates}], training.weight_decay: [{decays}], \n"
-        ' model.d_model: [8, 16, 24, 32, 40], model.feedforward.router.name: [topk, switch], training.warmup_steps: {expr: "d_model // 2"}}\n'
-    )
+    text = f"""\
+name: big
+workload: {{model: {{feedforward: {{name: moe, num_experts: 8}}}}}}
+parameters:
+  training.lr: [{rates}]
+  training.weight_decay: [{decays}]
+  model.d_model: [8, 16, 24, 32, 40]
+  model.feedforward.router.name: [topk, switch]
+  training.warmup_steps: {{expr: "d_model // 2"}}
+"""
     spec = load_spec(text)
     started = time.process_time()
     plan = make_plan(spec)
