@@ -46,12 +46,9 @@ class News:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; proxies are asked not to hold them back."""
+    """Server-sent events."""
 
     media_type = "text/event-stream"
-
-    def __init__(self, content: AsyncIterator[bytes]) -> None:
-        super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 def routes(service: Service, _: Doorkeeper) -> APIRouter:
@@ -68,7 +65,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         audit log under its number; those after `Last-Event-ID` first where that is given. `end`: nothing follows.
         """
         sweep = service.sweep_of(who, reference)
-        return EventStream(_stream(_Watched(service, sweep.id, last_event_id).look))
+        return _answer(_Watched(service, sweep.id, last_event_id).look)
 
     @router.get("/trials/{trial_id}/log/stream", responses={**answers(404, 422), **happy})
     def stream_log(trial_id: TrialId, who: Viewer, last_event_id: LastEventId = 0) -> EventStream:
@@ -78,7 +75,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         `end`: nothing follows.
         """
         service.trial_of(who, trial_id)
-        return EventStream(_stream(_Read(service, who, trial_id, last_event_id).look))
+        return _answer(_Read(service, who, trial_id, last_event_id).look)
 
     return router
 
@@ -133,6 +130,11 @@ class _Read:
 
 
 END = b"event: end\ndata: {}\n\n"
+
+
+def _answer(look: Callable[[], News]) -> EventStream:
+    """Proxies are asked not to hold it back."""
+    return EventStream(_stream(look), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 async def _stream(look: Callable[[], News]) -> AsyncIterator[bytes]:
