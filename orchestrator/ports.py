@@ -310,6 +310,13 @@ class LeaseStore(Protocol):
         """Raises LeaseLost unless this number holds it."""
 
 
+class Pool(Protocol):
+    """What there is to run on."""
+
+    def capacity(self) -> Capacity:
+        """What the cluster has now. Raises Unreachable."""
+
+
 class Launcher(Protocol):
     """The cluster, as the coordinator sees it. Every call raises Unreachable when the cluster does not answer."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +12,7 @@ from orchestrator.forecast import Forecast
 from orchestrator.identity import identity_of
 from orchestrator.matching import Sizer
 from orchestrator.planning import Plan, as_scalar, make_plan
-from orchestrator.ports import Clock, Launcher, SweepStore, TrialStore
+from orchestrator.ports import Clock, Pool, SweepStore, TrialStore
 from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
 from orchestrator.report import PlanDocument, PlannedTrial
 from orchestrator.requisites import by_number
@@ -29,6 +31,36 @@ class Accepted:
 
     spec: SweepSpec
     plan: Plan
+
+
+MOST_KEPT = 64
+MOST_TRIALS_KEPT = 1000
+
+
+class _Kept:
+    """Files that were checked lately, by their words: a file is often sent again, and by many at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[str, str], tuple[Document, Accepted]] = OrderedDict()
+
+    def read(self, text: str, file: str, sizer: Sizer | None) -> tuple[Document, Accepted]:
+        """A file, checked against everything but the cluster. Raises BadInput."""
+        with self._lock:
+            if (text, file) in self._files:
+                self._files.move_to_end((text, file))
+                return self._files[text, file]
+        document = read_document(text, file)
+        accepted = check(document, None, sizer)
+        if len(accepted.plan.trials) <= MOST_TRIALS_KEPT:
+            with self._lock:
+                self._files[text, file] = document, accepted
+                if len(self._files) > MOST_KEPT:
+                    self._files.popitem(last=False)
+        return document, accepted
+
+
+_kept = _Kept()
 
 
 def check(document: Document, capacity: Capacity | None, sizer: Sizer | None) -> Accepted:
@@ -113,7 +145,7 @@ def submit(
     user: str,
     store: SweepStore,
     trials: TrialStore,
-    launcher: Launcher,
+    launcher: Pool,
     clock: Clock,
     sizer: Sizer | None = None,
     rerun: bool = False,
@@ -137,9 +169,11 @@ def submit(
     except Unreachable:
         # A cluster that is away must not keep people from queueing; the policy checks again before it starts.
         capacity = None
-    document = read_document(text, file)
-    accepted = check(document, capacity, sizer)
+    text = text if isinstance(text, str) else text.decode("utf-8")
+    document, accepted = _kept.read(text, file, sizer)
     spec = accepted.spec
+    if capacity is not None:
+        _check_resources(spec, capacity, document)
     allow(spec.project)
     assert spec.metric is not None, "load_spec fills in the metric"
     words = spec.model_dump(mode="json", exclude_unset=False) | by_number(spec, document, store, project=project)
@@ -149,7 +183,7 @@ def submit(
         name=spec.name,
         project=spec.project,
         spec=words,
-        source=text if isinstance(text, str) else text.decode("utf-8"),
+        source=text,
         priority=spec.priority,
         metric=spec.metric.name,
         goal=spec.metric.goal,

@@ -9,15 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.errors import Conflict, NotFound, StaleRow
+from orchestrator.errors import NotFound, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
 from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
-from orchestrator.sealing import SEALED, seal_of
 from orchestrator.store import audit
 from orchestrator.store import schema as t
-from orchestrator.store.database import AnyRow, Database, insert, is_id
-from orchestrator.store.sharing import share_results
-from orchestrator.store.trials import OPEN, ended_item, insert_trials, lock_trials, move_trials, put_back
+from orchestrator.store.accepting import Arrival, accept
+from orchestrator.store.database import AnyRow, Database, is_id
+from orchestrator.store.together import Together
+from orchestrator.store.trials import OPEN, ended_item, lock_trials, move_trials, put_back
 
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
 
@@ -29,6 +29,7 @@ class SqlSweeps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._accepting: Together[Arrival, int] = Together(database, accept)
 
     def add_sweep(
         self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
@@ -41,42 +42,8 @@ class SqlSweeps:
         A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves. The
         seal of what the spec claims is the first event.
         """
-        with self._database.write() as connection:
-            if once is not None and (known := _submitted(connection, once)) is not None:
-                return known
-            row = {
-                "project_id": _project_id(connection, sweep.project),
-                "name": sweep.name,
-                "submitter": sweep.user,
-                "state": SweepState.QUEUED,
-                "version": 1,
-                "wish": Wish.RUN,
-                "priority": sweep.priority,
-                "metric": sweep.metric,
-                "goal": sweep.goal,
-                "spec": dict(sweep.spec),
-                "source": sweep.source,
-                "slots": 0,
-                "attempt": 0,
-                "reason": "",
-                "created_at": now,
-                "losses": 0,
-                "queued_at": now,
-                "waited_s": 0.0,
-            }
-            sweep_id = connection.execute(sa.insert(t.sweep).values(row).returning(t.sweep.c.id)).scalar_one()
-            insert_trials(connection, sweep_id, trials)
-            if once is not None:
-                connection.execute(
-                    sa.insert(t.submission).values(key=once.key, content=once.content, sweep_id=sweep_id)
-                )
-            shared = share_results(connection, sweep_id, now=now)
-            reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
-            submitted = audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)
-            seal = seal_of(sweep.spec, sweep.name, now)
-            sealed = [audit.event(sweep_id, sweep.user, SEALED, reason=seal, now=now)] if seal else []
-            audit.write_events(connection, [*sealed, submitted, *shared])
-            return _load_one(connection, sweep_id)
+        sweep_id = self._accepting.do(Arrival(sweep, trials, now, once))
+        return self.sweep(sweep_id)
 
     def sweep(self, sweep_id: int) -> Sweep:
         """Raises NotFound."""
@@ -121,9 +88,7 @@ class SqlSweeps:
 
     def open_sweeps(self) -> list[Sweep]:
         """All that have not ended, by priority (high first), then age."""
-        query = _QUERY.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(
-            t.sweep.c.priority.desc(), t.sweep.c.created_at, t.sweep.c.id
-        )
+        query = _QUERY.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(t.sweep.c.priority.desc(), t.sweep.c.id)
         with self._database.read() as connection:
             return [_sweep(row) for row in connection.execute(query)]
 
@@ -285,23 +250,6 @@ class SqlSweeps:
             for row in connection.execute(query.group_by(c.sweep_id, c.state)):
                 counts[row.sweep_id][row.state] = row.number
         return counts
-
-
-def _submitted(connection: sa.Connection, once: Once) -> Sweep | None:
-    """What was recorded under this key. From here to the commit no other process records under it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(once.key, 0))))
-    row = connection.execute(sa.select(t.submission).where(t.submission.c.key == once.key)).one_or_none()
-    if row is None:
-        return None
-    if row.content != once.content:
-        raise Conflict(f"this idempotency key submitted another file before, as sweep {row.sweep_id}; take a new key.")
-    return _load_one(connection, row.sweep_id)
-
-
-def _project_id(connection: sa.Connection, name: str) -> int:
-    connection.execute(insert(connection, t.project).values(name=name).on_conflict_do_nothing())
-    return connection.execute(sa.select(t.project.c.id).where(t.project.c.name == name)).scalar_one()
 
 
 def _move_values(

@@ -53,7 +53,7 @@ class SqlTrials:
         numbers = [trial.number for trial in trials]
         with self._database.write() as connection:
             _expect_sweep(connection, sweep_id)
-            added = insert_trials(connection, sweep_id, trials)
+            added = [number for _, number in insert_trials(connection, [(sweep_id, trials)])]
             if added:
                 what = f"{len(added)} trials proposed" if len(added) > 1 else f"trial {added[0]} proposed"
                 audit.write_events(
@@ -178,19 +178,21 @@ class SqlTrials:
             return merged_curve(connection, trial_id, metric)
 
 
-def insert_trials(connection: sa.Connection, sweep_id: int, trials: Sequence[NewTrial]) -> list[int]:
-    """Insert PENDING trials whose numbers are new in the sweep. Returns the numbers inserted."""
-    if not trials:
+def insert_trials(
+    connection: sa.Connection, planned: Sequence[tuple[int, Sequence[NewTrial]]]
+) -> list[tuple[int, int]]:
+    """Insert PENDING trials, each sweep's own, whose numbers are new in it. Returns (sweep, number) of each."""
+    rows_of = [_trial_row(sweep_id, trial) for sweep_id, trials in planned for trial in trials]
+    if not rows_of:
         return []
     statement = insert(connection, t.trial).on_conflict_do_nothing(index_elements=["sweep_id", "number"])
-    rows = connection.execute(
-        statement.returning(t.trial.c.id, t.trial.c.number), [_trial_row(sweep_id, n) for n in trials]
-    )
-    ids = {row.number: row.id for row in rows}
+    rows = connection.execute(statement.returning(t.trial.c.id, t.trial.c.sweep_id, t.trial.c.number), rows_of)
+    ids = {(row.sweep_id, row.number): row.id for row in rows}
     params = [
-        {"trial_id": ids[trial.number], "name": name, **_param_value(value)}
+        {"trial_id": ids[sweep_id, trial.number], "name": name, **_param_value(value)}
+        for sweep_id, trials in planned
         for trial in trials
-        if trial.number in ids
+        if (sweep_id, trial.number) in ids
         for name, value in trial.params.items()
     ]
     if params:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, FastAPI
 
 from orchestrator.report import HealthDocument
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web import control, errors, lineage, results, streams, sweeps, tokens
 from orchestrator.web.limits import LimitBody
+from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 
 DESCRIPTION = (
@@ -18,6 +21,7 @@ DESCRIPTION = (
 
 def create_api(service: Service) -> FastAPI:
     """The API of one coordinator."""
+    service = replace(service, launcher=RecentPool(service.launcher))
     api = FastAPI(
         title="orch",
         version=service.version,

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.access import Principal
 from orchestrator.errors import NotFound, Unreachable
 from orchestrator.matching import Sizer
-from orchestrator.ports import BoardStore, Changes, Clock, Launcher, Outbox, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import BoardStore, Changes, Clock, Outbox, Pool, SweepStore, TokenStore, TrialStore
 from orchestrator.records import Capacity, Sweep, Trial
 
 
@@ -22,7 +22,7 @@ class Service:
     outbox: Outbox
     tokens: TokenStore
     changes: Changes
-    launcher: Launcher
+    launcher: Pool
     clock: Clock
     storage: Path
     version: str

@@ -73,7 +73,8 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         """Check a sweep file and queue it."""
         once = None
         if idempotency_key is not None:
-            once = Once(key=digest(f"{who.name}\0{idempotency_key}"), content=digest(body.text))
+            content = digest(f"{body.rerun}\0{body.text}")
+            once = Once(key=digest(f"{who.name}\0{idempotency_key}"), content=content)
         sweep = submit(
             body.text,
             body.file,

@@ -1,0 +1,132 @@
+"""Recording submitted sweeps, as many as come together, in a handful of statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from orchestrator.errors import Conflict, OrchError
+from orchestrator.lifecycle import SweepState, Wish
+from orchestrator.records import NewSweep, NewTrial, Once
+from orchestrator.sealing import SEALED, seal_of
+from orchestrator.store import audit
+from orchestrator.store import schema as t
+from orchestrator.store.database import insert
+from orchestrator.store.sharing import share_results
+from orchestrator.store.trials import insert_trials
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A sweep that was submitted."""
+
+    sweep: NewSweep
+    trials: Sequence[NewTrial]
+    now: datetime
+    once: Once | None
+
+
+def accept(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int | OrchError]:
+    """Numbers of the sweeps, new ones in order of arrival; that of the sweep that is there for a key that was used.
+
+    A Conflict in its place for a key that came with other content.
+    """
+    submitted = _submitted(connection, [arrival.once.key for arrival in arrivals if arrival.once])
+    fresh: dict[int, Arrival] = {}
+    keys = set(submitted)
+    for place, arrival in enumerate(arrivals):
+        if arrival.once is None or arrival.once.key not in keys:
+            fresh[place] = arrival
+            keys |= {arrival.once.key} if arrival.once else set()
+    numbers = dict(zip(fresh, _record(connection, list(fresh.values())), strict=True))
+    submitted |= {each.once.key: (each.once.content, numbers[place]) for place, each in fresh.items() if each.once}
+    return [
+        numbers[place] if place in numbers else _again(arrival.once, submitted)
+        for place, arrival in enumerate(arrivals)
+    ]
+
+
+def _submitted(connection: sa.Connection, keys: Sequence[str]) -> dict[str, tuple[str, int]]:
+    if not keys:
+        return {}
+    rows = connection.execute(sa.select(t.submission).where(t.submission.c.key.in_(keys)))
+    return {row.key: (row.content, row.sweep_id) for row in rows}
+
+
+def _again(once: Once | None, submitted: Mapping[str, tuple[str, int]]) -> int | OrchError:
+    assert once is not None
+    content, sweep_id = submitted[once.key]
+    if content == once.content:
+        return sweep_id
+    return Conflict(f"this idempotency key submitted another file before, as sweep {sweep_id}; take a new key.")
+
+
+def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+    if not arrivals:
+        return []
+    projects = _projects(connection, {arrival.sweep.project for arrival in arrivals})
+    statement = sa.insert(t.sweep).returning(t.sweep.c.id, sort_by_parameter_order=True)
+    rows = [_row(arrival, projects[arrival.sweep.project]) for arrival in arrivals]
+    ids = list(connection.execute(statement, rows).scalars())
+    insert_trials(connection, [(id, arrival.trials) for id, arrival in zip(ids, arrivals, strict=True)])
+    keyed = [
+        {"key": arrival.once.key, "content": arrival.once.content, "sweep_id": id}
+        for id, arrival in zip(ids, arrivals, strict=True)
+        if arrival.once
+    ]
+    if keyed:
+        connection.execute(sa.insert(t.submission), keyed)
+    events = [
+        event for id, arrival in zip(ids, arrivals, strict=True) for event in _first_events(connection, id, arrival)
+    ]
+    audit.write_events(connection, events)
+    return ids
+
+
+def _projects(connection: sa.Connection, names: set[str]) -> dict[str, int]:
+    query = sa.select(t.project.c.name, t.project.c.id).where(t.project.c.name.in_(names))
+    found = {row.name: row.id for row in connection.execute(query)}
+    missing = sorted(names - set(found))
+    if missing:
+        connection.execute(insert(connection, t.project).on_conflict_do_nothing(), [{"name": name} for name in missing])
+        found = {row.name: row.id for row in connection.execute(query)}
+    return found
+
+
+def _row(arrival: Arrival, project_id: int) -> dict[str, Any]:
+    sweep = arrival.sweep
+    return {
+        "project_id": project_id,
+        "name": sweep.name,
+        "submitter": sweep.user,
+        "state": SweepState.QUEUED,
+        "version": 1,
+        "wish": Wish.RUN,
+        "priority": sweep.priority,
+        "metric": sweep.metric,
+        "goal": sweep.goal,
+        "spec": dict(sweep.spec),
+        "source": sweep.source,
+        "slots": 0,
+        "attempt": 0,
+        "reason": "",
+        "created_at": arrival.now,
+        "losses": 0,
+        "queued_at": arrival.now,
+        "waited_s": 0.0,
+    }
+
+
+def _first_events(connection: sa.Connection, sweep_id: int, arrival: Arrival) -> list[dict[str, Any]]:
+    sweep, trials, now = arrival.sweep, arrival.trials, arrival.now
+    may_share = any(trial.identity is not None for trial in trials)
+    shared = share_results(connection, sweep_id, now=now) if may_share else []
+    reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
+    submitted = audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)
+    seal = seal_of(sweep.spec, sweep.name, now)
+    sealed = [audit.event(sweep_id, sweep.user, SEALED, reason=seal, now=now)] if seal else []
+    return [*sealed, submitted, *shared]

@@ -1,0 +1,64 @@
+"""A coordinator with all of its parts but a cluster: `python serve_alone.py DATABASE_URL HOME` prints its address.
+
+Its loop ticks over the queue as ever; the cluster has two CPUs, and what is started there never ends. The local token
+is "secret".
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from orchestrator import tokens
+from orchestrator.app.serve import SystemClock
+from orchestrator.coordinator import Coordinator
+from orchestrator.errors import StaleRow
+from orchestrator.store import open_store
+from orchestrator.web.api import create_api
+from orchestrator.web.service import Service
+from tests.support.launcher import FakeLauncher
+
+TICK_S = 0.25
+
+
+def main() -> None:
+    store, clock, launcher = open_store(sys.argv[1]), SystemClock(), FakeLauncher()
+    tokens.keep_local("secret", "here", store=store.tokens, clock=clock)
+    service = Service(
+        sweeps=store.sweeps,
+        trials=store.trials,
+        board=store.board,
+        outbox=store.outbox,
+        tokens=store.tokens,
+        changes=store.changes,
+        launcher=launcher,
+        clock=clock,
+        storage=Path(sys.argv[2]),
+        version="1",
+        coordinator_url="",
+        mlflow_url=None,
+        ray_dashboard_url=None,
+        instance="i",
+    )
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
+    threading.Thread(target=_tick, args=(coordinator,), daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(create_api(service), log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+def _tick(coordinator: Coordinator) -> None:
+    pause = threading.Event()
+    while not pause.wait(TICK_S):
+        try:
+            coordinator.tick()
+        except StaleRow:
+            continue
+
+
+if __name__ == "__main__":
+    main()
