@@ -10,11 +10,13 @@ from orchestrator.access import Role
 from orchestrator.lifecycle import Actor, SweepState, TrialState, Wish
 from orchestrator.records import (
     Capacity,
+    Delivery,
     DriverStatus,
     Event,
     Healthy,
     Lease,
     Links,
+    NewDelivery,
     NewSweep,
     NewTrial,
     Once,
@@ -249,6 +251,31 @@ class Changes(Protocol):
 
     def trials(self, ids: Collection[int]) -> list[Trial]:
         """These trials, in order of number."""
+
+
+class Deliveries(Protocol):
+    """Webhook calls, and how far the audit log was read for them."""
+
+    def bookmark(self) -> int:
+        """Number of the last event that was read; at first that of the newest there is."""
+
+    def plan(self, deliveries: Sequence[NewDelivery], *, seen: int, upto: int, now: datetime) -> None:
+        """Write calls down and move the bookmark from `seen` to `upto`, both or neither."""
+
+    def due(self, *, now: datetime, limit: int) -> list[Delivery]:
+        """Calls that are to be tried, oldest first."""
+
+    def put_off(self, delivery_id: int, *, tries: int, due_at: datetime) -> None:
+        """Try again then."""
+
+    def done(self, delivery_id: int) -> None:
+        """It arrived, or never will."""
+
+    def size(self) -> int:
+        """Calls that wait."""
+
+    def is_best(self, trial: Trial, sweep: Sweep) -> bool:
+        """Whether a trial's score is better than that of every trial of the sweep that ended before it."""
 
 
 class TokenStore(Protocol):

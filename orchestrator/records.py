@@ -274,6 +274,24 @@ class Token:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """A webhook call to make. payload: JSON."""
+
+    sweep_id: int
+    url: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(NewDelivery):
+    """A webhook call that has not arrived yet. tries: calls so far; due_at: when to try next."""
+
+    id: int
+    tries: int
+    due_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class TrialMark:
     """What tells whether a trial has changed: two marks differ once anything about it does."""

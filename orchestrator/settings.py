@@ -23,6 +23,8 @@ class Settings:
     url, token: coordinator to talk to, for clients; None to use the local one.
     storage: where checkpoints, logs and configs of trials go; reachable from every node of the cluster.
     weights: of projects ("moe") and users ("moe/ada") when the pool is shared; 1 where not named.
+    webhooks: URLs that hear of every sweep. webhooks_allowed: hosts, addresses and networks that webhooks may go to
+        although they are not public.
     quotas: largest share of the pool that a project may hold; 1 where not named.
     """
 
@@ -35,12 +37,15 @@ class Settings:
     storage: Path
     weights: Mapping[str, float] = field(default_factory=dict)
     quotas: Mapping[str, float] = field(default_factory=dict)
+    webhooks: tuple[str, ...] = ()
+    webhooks_allowed: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """ORCH_HOME, ORCH_DATABASE_URL, ORCH_STORAGE, ORCH_URL, ORCH_TOKEN, RAY_ADDRESS, MLFLOW_TRACKING_URI.
 
-        ORCH_WEIGHTS ("moe=2,moe/ada=0.5") and ORCH_QUOTAS ("moe=0.5"). Raises BadInput where these are not so written.
+        ORCH_WEIGHTS ("moe=2,moe/ada=0.5") and ORCH_QUOTAS ("moe=0.5"). ORCH_WEBHOOK and
+        ORCH_WEBHOOK_ALLOW: lists with commas. Raises BadInput where these are not so written.
         """
         home = Path(env.get("ORCH_HOME") or Path.home() / ".orch").expanduser().resolve()
         return cls(
@@ -53,6 +58,8 @@ class Settings:
             storage=Path(env.get("ORCH_STORAGE") or home / "artifacts").expanduser().resolve(),
             weights=_amounts(env, "ORCH_WEIGHTS"),
             quotas=_amounts(env, "ORCH_QUOTAS"),
+            webhooks=_words(env, "ORCH_WEBHOOK"),
+            webhooks_allowed=_words(env, "ORCH_WEBHOOK_ALLOW"),
         )
 
     @property
@@ -86,6 +93,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in env.get(variable, "").split(","))))
 
 
 def _amounts(env: Mapping[str, str], variable: str) -> dict[str, float]:

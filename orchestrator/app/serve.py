@@ -18,6 +18,9 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.leadership import Leadership, is_dead, this_process
 from orchestrator.local import make_token, read_token
+from orchestrator.notify.addresses import Allowed
+from orchestrator.notify.notifier import Notifier
+from orchestrator.notify.webhook import Webhook
 from orchestrator.policy import Rules
 from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
@@ -87,6 +90,16 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         )
         # A daemon: it may hang in a call to a tracker that is going down, and what it carries is safe in the outbox.
         threads.append(threading.Thread(target=courier.run, args=(stop,), name="courier", daemon=True))
+    notifier = Notifier(
+        own.sweeps,
+        own.trials,
+        own.deliveries,
+        Webhook(Allowed.parse(settings.webhooks_allowed)),
+        clock,
+        everywhere=settings.webhooks,
+        acts=lambda: bool(leadership.number()),
+    )
+    threads.append(threading.Thread(target=notifier.run, args=(stop,), name="webhooks", daemon=True))
     server = uvicorn.Server(
         uvicorn.Config(create_api(service), log_level="warning", timeout_graceful_shutdown=STREAMS_END_S)
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from orchestrator.spec.notify import Notify, notify_of
 from orchestrator.spec.operations import (
     Budget,
     Hypothesis,
@@ -269,6 +270,7 @@ class SweepSpec(Words):
     start_from: StartFrom | None = Field(
         None, description="`best of SWEEP`: every trial starts from the checkpoint of that sweep's best trial."
     )
+    notify: Annotated[Notify | None, BeforeValidator(notify_of)] = Field(None, description="Webhooks that hear of it.")
     hypothesis: Hypothesis | None = Field(
         None, description="What is claimed before anything has run: sealed when the sweep is submitted."
     )

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.ports import BoardStore, Changes, LeaseStore, Ledger, Outbox, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import (
+    BoardStore,
+    Changes,
+    Deliveries,
+    LeaseStore,
+    Ledger,
+    Outbox,
+    SweepStore,
+    TokenStore,
+    TrialStore,
+)
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.changes import SqlChanges
 from orchestrator.store.database import Database
+from orchestrator.store.deliveries import SqlDeliveries
 from orchestrator.store.lease import SqlLease
 from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
@@ -33,6 +44,7 @@ class Store:
     tokens: TokenStore
     lease: LeaseStore
     changes: Changes
+    deliveries: Deliveries
 
     def close(self) -> None:
         """Give all connections back."""
@@ -68,4 +80,5 @@ def _on(database: Database) -> Store:
         tokens=SqlTokens(database),
         lease=SqlLease(database),
         changes=SqlChanges(database),
+        deliveries=SqlDeliveries(database),
     )
