@@ -28,6 +28,8 @@ A_SWEEP = 1000 if ASSERTED else 50
 CLOCK = time.perf_counter if ASSERTED else time.process_time
 """Where others share the machine, what this process computed itself says more."""
 
+UNIT = "seconds" if ASSERTED else "CPU seconds of the client"
+
 STEPS, METRICS = 10, 5
 TICKS = 20
 LONGEST_TICK_S = 0.050
@@ -86,7 +88,7 @@ def test_thousands_of_recorded_trials_keep_ticks_short_and_memory_flat(store: St
 
     rows = TRIALS * STEPS * METRICS
     print(
-        f"\n{database_url.partition(':')[0]}: {TRIALS:,} trials, {rows:,} rows of curves, in {'seconds' if ASSERTED else 'CPU seconds of the client'}: "
+        f"\n{database_url.partition(':')[0]}: {TRIALS:,} trials, {rows:,} rows of curves, in {UNIT}: "
         f"{1e6 * batched_s / rows:.1f} us a row in batches of {STEPS * METRICS}, "
         f"{1e6 * one_report_s / METRICS:.1f} us a row in single reports; "
         f"start {1e3 * start_s / TRIALS:.2f} ms, end {1e3 * end_s / len(ended):.2f} ms a trial; "
