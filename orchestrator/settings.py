@@ -45,12 +45,13 @@ class Settings:
         """ORCH_HOME, ORCH_DATABASE_URL, ORCH_STORAGE, ORCH_URL, ORCH_TOKEN, RAY_ADDRESS, MLFLOW_TRACKING_URI.
 
         ORCH_WEIGHTS ("moe=2,moe/ada=0.5") and ORCH_QUOTAS ("moe=0.5"). ORCH_WEBHOOK and
-        ORCH_WEBHOOK_ALLOW: lists with commas. Raises BadInput where these are not so written.
+        ORCH_WEBHOOK_ALLOW: lists with commas. ORCH_DATABASE_URL_FILE: a file that holds the URL, for it may hold a
+        password; it goes before ORCH_DATABASE_URL. Raises BadInput where these are not so written.
         """
         home = Path(env.get("ORCH_HOME") or Path.home() / ".orch").expanduser().resolve()
         return cls(
             home=home,
-            database_url=env.get("ORCH_DATABASE_URL") or f"sqlite:///{home / 'orch.db'}",
+            database_url=_database_url(env) or f"sqlite:///{home / 'orch.db'}",
             ray_address=env.get("RAY_ADDRESS") or None,
             mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
             url=env.get("ORCH_URL") or None,
@@ -66,6 +67,11 @@ class Settings:
     def instance(self) -> str:
         """Tells this orch's Ray jobs from those of another orch on the same cluster."""
         return hashlib.sha256(self.database_url.encode()).hexdigest()[:8]
+
+    @property
+    def database_url_file(self) -> Path:
+        """Where drivers read the database's URL: what a job's environment says stands in Ray's dashboard."""
+        return self.storage / "drivers" / f"{self.instance}.url"
 
     @property
     def logs(self) -> Path:
@@ -93,6 +99,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _database_url(env: Mapping[str, str]) -> str | None:
+    file = env.get("ORCH_DATABASE_URL_FILE")
+    if not file:
+        return env.get("ORCH_DATABASE_URL") or None
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise BadInput(f"ORCH_DATABASE_URL_FILE: {file} cannot be read: {error.strerror}.") from None
 
 
 def _words(env: Mapping[str, str], variable: str) -> tuple[str, ...]:

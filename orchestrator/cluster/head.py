@@ -38,6 +38,10 @@ PORT_OPTIONS = (
     "--node-manager-port",
     "--object-manager-port",
 )
+NOT_FOR_TRIALS = frozenset(
+    # Every trial inherits the head's environment: other clusters' addresses would mislead it, secrets are not its own
+    {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "ORCH_TOKEN", "ORCH_DATABASE_URL", "ORCH_WEBHOOK"}
+)
 # A Unix socket's path has at most 107 bytes, and Ray appends about 65 to its temporary directory
 LONGEST_TEMPORARY_DIRECTORY = 40
 
@@ -143,7 +147,7 @@ def _start(home: Path, log: Path, cpus: int | None, gpus: int | None, env: Mappi
 
 
 def _environment(env: Mapping[str, str], mark: str) -> dict[str, str]:
-    kept = {name: value for name, value in env.items() if name not in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")}
+    kept = {name: value for name, value in env.items() if name not in NOT_FOR_TRIALS}
     return {
         # A token left in ~/.ray by another cluster would lock our own clients out
         "RAY_AUTH_MODE": "disabled",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -127,10 +130,10 @@ class RayLauncher:
         return f"orch-{self._settings.instance}-{sweep_id}-{attempt}"
 
     def _environment(self) -> dict[str, str]:
-        """Enough for the driver's process to find the same home, database and storage."""
+        """Enough for the driver's process to find the same home, database and storage; no secret, for Ray shows it."""
         return {
             "ORCH_HOME": str(self._settings.home),
-            "ORCH_DATABASE_URL": self._settings.database_url,
+            "ORCH_DATABASE_URL_FILE": str(_kept_private(self._settings.database_url_file, self._settings.database_url)),
             "ORCH_STORAGE": str(self._settings.storage),
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
             # The driver and Train's controllers compute nothing; workers get their own number
@@ -170,6 +173,17 @@ class RayLauncher:
 
             self._connected = TimedJobClient(self._address, timeout_s=TIMEOUT_S)
         return self._connected
+
+
+def _kept_private(path: Path, text: str) -> Path:
+    """A file with this text that its owner alone can read."""
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp's files are 0600
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    return path
 
 
 def _is_missing(refusal: RuntimeError) -> bool:
