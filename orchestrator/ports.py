@@ -28,6 +28,7 @@ from orchestrator.records import (
     Trial,
     TrialMark,
     Usage,
+    Waits,
 )
 
 
@@ -276,6 +277,22 @@ class Deliveries(Protocol):
 
     def is_best(self, trial: Trial, sweep: Sweep) -> bool:
         """Whether a trial's score is better than that of every trial of the sweep that ended before it."""
+
+
+class Figures(Protocol):
+    """What operators watch."""
+
+    def trial_states(self) -> Mapping[TrialState, int]:
+        """Number of trials by state, states without any included."""
+
+    def waits(self, bounds_s: Sequence[float]) -> Waits:
+        """How long sweeps that have started had waited, and since when the longest waiting one waits."""
+
+    def failures(self) -> Mapping[str, int]:
+        """Number of failed trials by reason; the most frequent reasons."""
+
+    def lost_drivers(self) -> int:
+        """Drivers that open sweeps have lost since one last stopped in order."""
 
 
 class TokenStore(Protocol):

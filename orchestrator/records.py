@@ -275,6 +275,19 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """Time in the queue of sweeps that have started: how many, seconds in all, and how many within each bound.
+
+    oldest_since: since when the longest waiting of those that have not started waits.
+    """
+
+    number: int
+    total_s: float
+    within: tuple[int, ...]
+    oldest_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewDelivery:
     """A webhook call to make. payload: JSON."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from orchestrator.coordinator import Coordinator
@@ -18,10 +19,16 @@ QUIET_S = 1.0
 
 
 class Acting:
-    """reconcile: lines on what is found when it begins to act."""
+    """reconcile: lines on what is found when it begins to act. took: told the seconds of every tick."""
 
-    def __init__(self, leadership: Leadership, coordinator: Coordinator, reconcile: Callable[[], list[str]]) -> None:
-        self._leadership, self._coordinator, self._reconcile = leadership, coordinator, reconcile
+    def __init__(
+        self,
+        leadership: Leadership,
+        coordinator: Coordinator,
+        reconcile: Callable[[], list[str]],
+        took: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._leadership, self._coordinator, self._reconcile, self._took = leadership, coordinator, reconcile, took
         self._reconciled = 0
         """The number under which it last began."""
 
@@ -56,4 +63,6 @@ class Acting:
             for line in self._reconcile():
                 log.info("%s", line)
             self._reconciled = self._leadership.number()
+        began = time.perf_counter()
         self._coordinator.tick()
+        self._took(time.perf_counter() - began)

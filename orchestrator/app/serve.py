@@ -18,6 +18,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.leadership import Leadership, is_dead, this_process
 from orchestrator.local import make_token, read_token
+from orchestrator.metrics import Metrics, Record
 from orchestrator.notify.addresses import Allowed
 from orchestrator.notify.notifier import Notifier
 from orchestrator.notify.webhook import Webhook
@@ -30,6 +31,7 @@ from orchestrator.tokens import keep_local
 from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
 from orchestrator.web.api import create_api
+from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 
 log = logging.getLogger(__name__)
@@ -46,11 +48,14 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    store, clock = open_store(settings.database_url), SystemClock()
+    metrics, clock = Metrics(), SystemClock()
+    store = open_store(settings.database_url, metrics.transaction)
     _admit(settings, host, store, clock)
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     launcher = RayLauncher(ray_dashboard, settings)
+    recent = RecentPool(launcher)
+    metrics.registry.register(Record(store.sweeps, store.figures, store.outbox, store.deliveries, recent, clock))
     service = Service(
         sweeps=store.sweeps,
         trials=store.trials,
@@ -58,7 +63,8 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         outbox=store.outbox,
         tokens=store.tokens,
         changes=store.changes,
-        launcher=launcher,
+        launcher=recent,
+        metrics=metrics.text,
         clock=clock,
         storage=settings.storage,
         version=__version__,
@@ -75,6 +81,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         leadership,
         Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm),
         partial(reconcile, own.sweeps, own.outbox, launcher),
+        metrics.tick,
     )
     stop = threading.Event()
     threads = [

@@ -9,6 +9,7 @@ from orchestrator.ports import (
     BoardStore,
     Changes,
     Deliveries,
+    Figures,
     LeaseStore,
     Ledger,
     Outbox,
@@ -18,8 +19,9 @@ from orchestrator.ports import (
 )
 from orchestrator.store.board import SqlBoard
 from orchestrator.store.changes import SqlChanges
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, Took
 from orchestrator.store.deliveries import SqlDeliveries
+from orchestrator.store.figures import SqlFigures
 from orchestrator.store.lease import SqlLease
 from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
@@ -45,6 +47,7 @@ class Store:
     lease: LeaseStore
     changes: Changes
     deliveries: Deliveries
+    figures: Figures
 
     def close(self) -> None:
         """Give all connections back."""
@@ -59,14 +62,16 @@ def fenced(store: Store, number: Callable[[], int]) -> Store:
     return _on(SqlLease(store.database).fence(number))
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, took: Took | None = None) -> Store:
     """Open the database at a SQLAlchemy URL, making it (mode 0600, with its directory) or upgrading it where needed.
+
+    took: told "read" or "write" and the seconds of every transaction.
 
     Raises BadInput for a URL that orch cannot use, Unreachable if the database does not answer, OrchError if a newer
     orch made it.
     """
     upgrade(url)
-    return _on(Database(url))
+    return _on(Database(url, took=took))
 
 
 def _on(database: Database) -> Store:
@@ -81,4 +86,5 @@ def _on(database: Database) -> Store:
         lease=SqlLease(database),
         changes=SqlChanges(database),
         deliveries=SqlDeliveries(database),
+        figures=SqlFigures(database),
     )

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from orchestrator.errors import BadInput, Unreachable
 
 AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
+Took: TypeAlias = Callable[[str, float], None]
 
 LOCK_WAIT_S = 30  # a backup or an operator's own tool may hold SQLite's write lock for many seconds
 CONNECT_WAIT_S = 10
@@ -43,18 +44,20 @@ class Database:
     without waiting, when another process has written since it began.
     """
 
-    def __init__(self, url: str, *, foreign_keys: bool = True) -> None:
+    def __init__(self, url: str, *, foreign_keys: bool = True, took: Took | None = None) -> None:
+        """took: told "read" or "write" and the seconds of every transaction, the wait for its turn included."""
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url, foreign_keys) if self.is_sqlite else _postgresql_engine(self.url)
         self._turn = threading.Lock()
+        self._took = took
         self._writer = self.engine.execution_options(orch_begin="BEGIN IMMEDIATE")
         self._guard: Callable[[sa.Connection], None] | None = None
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that only reads. Raises Unreachable."""
-        with self._translated(), self.engine.begin() as connection:
+        with self._timed("read"), self._translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -67,7 +70,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes: all of it or nothing. Raises Unreachable, and what a guard raises."""
-        with self._own_turn(), self._translated(), self._writer.begin() as connection:
+        with self._timed("write"), self._own_turn(), self._translated(), self._writer.begin() as connection:
             if self._guard is not None:
                 self._guard(connection)
             yield connection
@@ -77,6 +80,17 @@ class Database:
         same = copy.copy(self)
         same._guard = guard
         return same
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        if self._took is None:
+            yield
+            return
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._took(kind, time.perf_counter() - began)
 
     @contextmanager
     def _own_turn(self) -> Iterator[None]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import PlainTextResponse
 
+from orchestrator.errors import Forbidden
 from orchestrator.report import HealthDocument
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web import control, errors, lineage, results, streams, sweeps, tokens
+from orchestrator.web.auth import Viewer
 from orchestrator.web.limits import LimitBody
-from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 
 DESCRIPTION = (
@@ -19,9 +19,14 @@ DESCRIPTION = (
 )
 
 
+class Exposition(PlainTextResponse):
+    """Prometheus's text format."""
+
+    media_type = "text/plain; version=0.0.4; charset=utf-8"
+
+
 def create_api(service: Service) -> FastAPI:
     """The API of one coordinator."""
-    service = replace(service, launcher=RecentPool(service.launcher))
     api = FastAPI(
         title="orch",
         version=service.version,
@@ -46,5 +51,12 @@ def _open_routes(service: Service) -> APIRouter:
     def health() -> HealthDocument:
         """Alive, and which orch this is. Needs no token."""
         return HealthDocument(status="ok", version=service.version, instance=service.instance)
+
+    @router.get("/metrics", responses=errors.answers(), response_class=Exposition)
+    def metrics(who: Viewer) -> Exposition:
+        """What Prometheus reads. Takes a token that is not bound to a project."""
+        if who.project is not None:
+            raise Forbidden(f"the token {who.name!r} is bound to project {who.project!r}; these figures are of all.")
+        return Exposition(service.metrics())
 
     return router

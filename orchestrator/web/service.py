@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from orchestrator.records import Capacity, Sweep, Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One running coordinator, as its API sees it. storage: root of the trials' directories."""
+    """One running coordinator, as its API sees it.
+
+    storage: root of the trials' directories. metrics: what Prometheus reads.
+    """
 
     sweeps: SweepStore
     trials: TrialStore
@@ -31,6 +35,7 @@ class Service:
     ray_dashboard_url: str | None
     instance: str
     sizer: Sizer | None = None
+    metrics: Callable[[], bytes] = bytes
 
     def log_path(self, sweep_id: int, trial_id: int) -> Path:
         """A trial's log. Made of numbers alone: nothing of a request's text comes into a path."""

@@ -45,7 +45,7 @@ class Question(SweepFile):
 class Submission(SweepFile):
     """A sweep file that is to be queued."""
 
-    rerun: bool = Field(False, description="Train also what an earlier sweep has a result of.")
+    rerun: bool = Field(False, strict=True, description="Train also what an earlier sweep has a result of.")
 
 
 def routes(service: Service, _: Doorkeeper) -> APIRouter:

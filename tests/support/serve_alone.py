@@ -19,6 +19,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.errors import StaleRow
 from orchestrator.store import open_store
 from orchestrator.web.api import create_api
+from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 from tests.support.launcher import FakeLauncher
 
@@ -35,7 +36,7 @@ def main() -> None:
         outbox=store.outbox,
         tokens=store.tokens,
         changes=store.changes,
-        launcher=launcher,
+        launcher=RecentPool(launcher),
         clock=clock,
         storage=Path(sys.argv[2]),
         version="1",

@@ -196,3 +196,9 @@ def test_a_submission_under_one_key_is_made_once(client, bearer):
     assert submit(client, **{"Idempotency-Key": "l"}).json()["sweep_id"] == 2
     assert submit(bearer("sam", Role.SUBMITTER), **{"Idempotency-Key": "k"}).json()["sweep_id"] == 3
     assert len(client.get("/api/v1/sweeps").json()["sweeps"]) == 3
+
+
+def test_the_figures_of_all_projects_take_a_token_that_sees_all(api, bearer):
+    assert TestClient(api).get("/metrics").status_code == 401
+    assert bearer("prometheus", Role.VIEWER).get("/metrics").status_code == 200
+    assert bearer("vera", Role.VIEWER, "p").get("/metrics").status_code == 403
