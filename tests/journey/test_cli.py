@@ -136,6 +136,8 @@ def test_killing_the_coordinator_loses_and_doubles_nothing(own_service, sweep_fi
     os.kill(shell.running["coordinator"]["pid"], signal.SIGKILL)
     assert "orch up" in shell.orch("list", code=3).stderr
     shell.orch("up")
+    log = shell.home / "logs" / "coordinator.log"
+    wait_for(lambda: "(survivor): adopted: its driver orch-" in log.read_text())
     shell.orch("watch", "survivor")
     document = shell.json("show", "survivor")
     assert document["state"] == "succeeded"

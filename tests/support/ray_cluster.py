@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +132,16 @@ def train_workers(head: Head) -> list[psutil.Process]:
     """Processes of the cluster that train."""
     processes = psutil.Process(head.pid).children(recursive=True)
     return [process for process in processes if any("RayTrainWorker" in part for part in _command(process))]
+
+
+def held_on(head: Head) -> list[str]:
+    """Actors that live and placement groups that hold something, by name, as Ray tells."""
+    held = []
+    for kind, ended in (("actors", "DEAD"), ("placement_groups", "REMOVED")):
+        with urllib.request.urlopen(f"{head.dashboard_url}/api/v0/{kind}?limit=10000", timeout=30) as answer:
+            found = json.load(answer)["data"]["result"]["result"]
+        held += [f"{kind}: {each.get('class_name') or each.get('name')}" for each in found if each["state"] != ended]
+    return held
 
 
 def _command(process: psutil.Process) -> list[str]:

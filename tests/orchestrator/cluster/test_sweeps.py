@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState
 from orchestrator.records import DriverStatus, Sweep, Trial
 from tests.support.builders import NOW
-from tests.support.ray_cluster import PATIENCE_S, Lab, tiny_config, train_workers, wait_for
+from tests.support.ray_cluster import PATIENCE_S, Lab, held_on, tiny_config, train_workers, wait_for
 
 ASHA = {"type": "asha", "grace_steps": 10, "reduction_factor": 2}
 
@@ -73,7 +73,7 @@ def test_a_killed_driver_takes_its_groups_along_and_the_next_ends_every_trial_on
     driver.kill()
     driver.wait()
     before = {trial.id: trial for trial in lab.trials(sweep)}
-    wait_for(lambda: not train_workers(lab.head), "the end of the workers")
+    wait_for(lambda: not train_workers(lab.head) and not held_on(lab.head), "the end of all that it had")
     assert lab.drive(sweep).wait(timeout=PATIENCE_S) == 0
     for trial in lab.trials(sweep):
         assert (trial.state, trial.step) == (TrialState.SUCCEEDED, 100)
@@ -119,13 +119,15 @@ def test_sigterm_is_answered_before_the_groups_are_up(lab: Lab) -> None:
     assert lab.trials(sweep)[0].state is TrialState.PENDING
 
 
-def test_a_driver_whose_sweep_was_closed_leaves_it_alone(lab: Lab) -> None:
-    sweep = lab.add([tiny_config(steps=100_000, eval_every=20)], slots=1)
+def test_a_driver_whose_sweep_was_closed_leaves_it_alone_and_holds_nothing(lab: Lab) -> None:
+    sweep = lab.add([tiny_config(steps=100_000, eval_every=20)] * 50, slots=2)
     driver = lab.drive(sweep)
     wait_for(lambda: _running(lab, sweep), "a running trial", driver)
     lab.store.sweeps.move_sweep(sweep, SweepState.CANCELLED, actor=Actor.COORDINATOR, reason="not needed", now=NOW)
+    assert any("placement_groups" in each for each in held_on(lab.head))
     assert driver.wait(timeout=PATIENCE_S) == 0
-    assert lab.trials(sweep)[0].state is TrialState.CANCELLED
+    assert {trial.state for trial in lab.trials(sweep)} == {TrialState.CANCELLED}
+    wait_for(lambda: not held_on(lab.head), "the end of all actors and placement groups")
 
 
 def _running(lab: Lab, sweep: Sweep) -> list[Trial]:
