@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 
 from orchestrator.aggregate import Aggregate
 from orchestrator.errors import BadInput
+from orchestrator.pareto import front
 from orchestrator.ports import BoardStore, SweepStore
 from orchestrator.racing import standing_of
 from orchestrator.records import DATA_CHECKSUM, Sweep, Trial
@@ -43,18 +44,21 @@ def leaderboard(
         newest = sweeps.sweeps(project=project, limit=1)
         scope = sweeps.sweeps(project=newest[0].project, limit=10_000) if newest else []
     if not scope:
-        return Leaderboard(project=project, metric=None, goal=None, rows=[], next_cursor=None)
+        return Leaderboard(project=project, metric=None, goal=None, goals={}, rows=[], next_cursor=None)
     metric, goal = scope[0].metric, scope[0].goal
     comparable = {each.id: each for each in scope if _ranked_by(each) == _ranked_by(scope[0])}
     found = board.board_trials(project=scope[0].project, sweep_id=scope[0].id if sweep is not None else None)
     trials = [trial for trial in found if trial.sweep_id in comparable and trial.score is not None]
     rows = ranked(trials, comparable, metric, maximize=goal == "maximize")
+    _mark_front(rows, scope[0].goals)
     if sweep is not None:
         rows = raced(rows, scope[0], trials)
     start = _start(cursor)
     page = rows[start : start + limit]
     following = str(start + limit) if start + limit < len(rows) else None
-    return Leaderboard(project=scope[0].project, metric=metric, goal=goal, rows=page, next_cursor=following)
+    return Leaderboard(
+        project=scope[0].project, metric=metric, goal=goal, goals=scope[0].goals, rows=page, next_cursor=following
+    )
 
 
 def ranked(trials: Iterable[Trial], sweeps: dict[int, Sweep], metric: str, *, maximize: bool) -> list[LeaderboardRow]:
@@ -116,6 +120,22 @@ def _ranked(
     return rows
 
 
+def _mark_front(rows: Sequence[LeaderboardRow], goals: Mapping[str, str]) -> None:
+    """Where several metrics count: which rows no other of the same data beats in all of them."""
+    if len(goals) < 2:
+        return
+    for data in {row.data_checksum for row in rows}:
+        same = {place: row for place, row in enumerate(rows) if row.data_checksum == data}
+        points = {
+            place: [row.metrics[name].mean for name in goals]
+            for place, row in same.items()
+            if goals.keys() <= row.metrics.keys()
+        }
+        best = front(points, list(goals.values()))
+        for place, row in same.items():
+            row.pareto = place in best
+
+
 def _row(group: Sequence[Trial], sweeps: dict[int, Sweep], metric: str) -> LeaderboardRow:
     # One trial a seed, the newest: a configuration that two sweeps share must not count a seed twice.
     by_seed = {trial.seed: trial for trial in sorted(group, key=lambda trial: trial.id)}
@@ -132,6 +152,7 @@ def _row(group: Sequence[Trial], sweeps: dict[int, Sweep], metric: str) -> Leade
         trial_ids=[trial.id for trial in chosen],
         sweeps=sorted({sweeps[trial.sweep_id].name for trial in chosen}),
         data_checksum=chosen[0].data_checksum,
+        pareto=None,
     )
 
 

@@ -16,7 +16,7 @@ from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
 from orchestrator.spec.condition import parse_condition
 from orchestrator.spec.expression import ExpressionError
-from orchestrator.spec.model import LEARNING, SweepSpec
+from orchestrator.spec.model import LEARNING, POPULATION, SweepSpec
 from orchestrator.spec.space import Axis, Values, axes_of, cells_of, point
 from workloads.config import TrialConfig
 from workloads.errors import ConfigError, nearest
@@ -71,7 +71,13 @@ class Planner:
             raise BadInput(f"with {_told(resolved.params)}: {error}") from None
         del config["seed"]
         params = {name: as_scalar(value) for name, value in resolved.params.items()}
-        return Configuration(config, config_hash(config), params)
+        return Configuration(config, self._hash(config), params)
+
+    def _hash(self, config: Mapping[str, Any]) -> str:
+        if self.spec.search.method not in POPULATION:
+            return config_hash(config)
+        # It is only what a member of the population starts with: no trial that keeps it is the same
+        return config_hash({**config, "population": self.spec.name})
 
     def trials(self, configuration: Configuration, first_number: int) -> list[NewTrial]:
         """A configuration with every seed, numbered from `first_number`."""

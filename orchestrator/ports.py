@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.access import Role
 from orchestrator.lifecycle import Actor, SweepState, TrialState, Wish
@@ -22,7 +22,9 @@ from orchestrator.records import (
     Once,
     OutboxItem,
     Pace,
+    Perturbation,
     Report,
+    Scalar,
     Sweep,
     Token,
     Trial,
@@ -204,8 +206,20 @@ class TrialStore(Protocol):
     def held_s(self, sweep_id: int) -> float:
         """Seconds for which the sweep's trials held their places, added up over all attempts that are over."""
 
-    def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
+    def perturb_trial(
+        self,
+        trial_id: int,
+        perturbation: Perturbation,
+        *,
+        config: Mapping[str, Any],
+        params: Mapping[str, Scalar],
+        reason: str,
+        now: datetime,
+    ) -> Trial:
+        """RUNNING -> PENDING with another configuration, which is nothing that other sweeps may share."""
+
+    def curve(self, trial_id: int, metric: str, *, attempts: range | None = None) -> list[tuple[int, float]]:
+        """(step, value) of the trial's curve, or of some attempts alone; where they overlap, the latest one's value."""
 
 
 class BoardStore(Protocol):

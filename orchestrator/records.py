@@ -94,9 +94,30 @@ class Sweep:
     max_concurrent: int | None
 
     @property
+    def goals(self) -> dict[str, str]:
+        """Goal by metric: of all that count, the one that ranks trials first."""
+        several = {each["name"]: each["goal"] for each in self.spec.get("metrics", ())}
+        return several or {self.metric: self.goal}
+
+    @property
     def depends_on(self) -> tuple[int, ...]:
         """Sweeps that must have succeeded before it starts."""
         return tuple(map(int, self.spec.get("depends_on", ())))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """A trial of a population went on from another's checkpoint, with changed parameters.
+
+    attempt: the first that runs with them. step: of its own, which it gave up. parent_step: where it goes on.
+    changed: parameters by name, (before, after).
+    """
+
+    attempt: int
+    step: int
+    parent_trial_id: int
+    parent_step: int
+    changed: Mapping[str, tuple[Scalar, Scalar]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +128,7 @@ class Trial:
     metrics: last value by name. best: best value of the sweep's metric, with its step.
     checkpoint_path: directory that `workloads.train(resume_from=...)` takes; None before the first checkpoint.
     step: last recorded step.
+    perturbations: in order; config and params are those after the last one.
     score: the sweep's metric over the whole curve, as `metric.aggregate` says; what ranks it.
     identity, parent_trial_id, parent_step: see NewTrial. shared_from: the trial that ran in its stead.
     """
@@ -138,6 +160,7 @@ class Trial:
     parent_step: int | None
     shared_from: int | None
     score: float | None
+    perturbations: tuple[Perturbation, ...] = ()
 
     @property
     def data_checksum(self) -> str | None:

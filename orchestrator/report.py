@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from orchestrator import health
 from orchestrator.access import Role
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
+from orchestrator.pareto import front
 from orchestrator.records import Event, Sweep, Token, Trial
 from orchestrator.sealing import SEALED, seal_of
 from orchestrator.spec.operations import Seeds
@@ -19,6 +21,15 @@ class Answer(BaseModel):
     """Base of all documents."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class PerturbationDocument(Answer):
+    """A trial of a population went on from another's checkpoint, with changed parameters."""
+
+    step: int = Field(description="Its own last step before.")
+    parent_trial_id: int
+    parent_step: int = Field(description="Step of the checkpoint from which it went on.")
+    changed: dict[str, list[Any]] = Field(description="Parameters by name: value before, value after.")
 
 
 class TrialDocument(Answer):
@@ -51,6 +62,11 @@ class TrialDocument(Answer):
     parent_step: int | None = Field(description="Step of that checkpoint.")
     children: list[int] = Field(
         default_factory=list, description="Trials that start from its checkpoints; in `show TRIAL` alone."
+    )
+    perturbations: list[PerturbationDocument] = Field(description="What a population changed in it, in order.")
+    pareto: bool | None = Field(
+        description="No configuration of its sweep is better in every metric; null where one metric counts, and for a "
+        "trial by itself."
     )
 
 
@@ -107,6 +123,7 @@ class RaceDocument(Answer):
 class SweepDocument(SweepSummary):
     """One sweep with its trials."""
 
+    goals: dict[str, str] = Field(description="Goal by metric: of all that count, the one that ranks trials first.")
     slots: int = Field(description="Trials that it may run at once.")
     attempt: int
     mlflow_run_id: str | None
@@ -162,6 +179,9 @@ class LeaderboardRow(Answer):
     trial_ids: list[int]
     sweeps: list[str]
     data_checksum: str | None = Field(description="What it was trained on: ranks compare where it is equal.")
+    pareto: bool | None = Field(
+        description="No row with the same data is better in every metric; null where one metric counts."
+    )
 
 
 class Leaderboard(Answer):
@@ -170,6 +190,7 @@ class Leaderboard(Answer):
     project: str | None
     metric: str | None
     goal: str | None
+    goals: dict[str, str] = Field(description="Goal by metric: of all that count.")
     rows: list[LeaderboardRow]
     next_cursor: str | None
 
@@ -344,8 +365,8 @@ class LogPage(Answer):
     over: bool
 
 
-def trial_document(trial: Trial) -> TrialDocument:
-    """A trial as others see it."""
+def trial_document(trial: Trial, pareto: bool | None = None) -> TrialDocument:
+    """A trial as others see it. pareto: whether it is of its sweep's Pareto set, where that has several metrics."""
     return TrialDocument(
         trial_id=trial.id,
         sweep_id=trial.sweep_id,
@@ -372,6 +393,16 @@ def trial_document(trial: Trial) -> TrialDocument:
         shared_from=trial.shared_from,
         parent_trial_id=trial.parent_trial_id,
         parent_step=trial.parent_step,
+        perturbations=[
+            PerturbationDocument(
+                step=each.step,
+                parent_trial_id=each.parent_trial_id,
+                parent_step=each.parent_step,
+                changed={name: list(pair) for name, pair in each.changed.items()},
+            )
+            for each in trial.perturbations
+        ],
+        pareto=pareto,
     )
 
 
@@ -397,7 +428,8 @@ def sweep_document(
         depends_on=list(sweep.depends_on),
         hypothesis=_hypothesis(sweep, first_events),
         race=_race(sweep, trials),
-        trials=[trial_document(trial) for trial in trials],
+        goals=sweep.goals,
+        trials=[trial_document(trial, flag) for trial, flag in zip(trials, _pareto(sweep, trials), strict=True)],
     )
 
 
@@ -428,6 +460,20 @@ def _race(sweep: Sweep, trials: Sequence[Trial]) -> RaceDocument | None:
         leaders=[racer(name) for name in now.leaders],
         beaten=[racer(name) for name in now.beaten],
     )
+
+
+def _pareto(sweep: Sweep, trials: Sequence[Trial]) -> list[bool | None]:
+    """Of each trial, whether its configuration is on the front: over the means of its seeds that have a result."""
+    if len(sweep.goals) < 2:
+        return [None] * len(trials)
+    ended = [each for each in trials if each.state in (TrialState.SUCCEEDED, TrialState.STOPPED)]
+    groups: dict[str, list[Mapping[str, float]]] = {}
+    for trial in ended:
+        if sweep.goals.keys() <= trial.metrics.keys() and trial.score is not None:
+            groups.setdefault(trial.config_hash, []).append({**trial.metrics, sweep.metric: trial.score})
+    points = {key: [fmean(each[name] for each in group) for name in sweep.goals] for key, group in groups.items()}
+    best = front(points, list(sweep.goals.values()))
+    return [trial in ended and trial.config_hash in best for trial in trials]
 
 
 def _hypothesis(sweep: Sweep, first_events: Sequence[Event]) -> HypothesisDocument | None:

@@ -73,6 +73,15 @@ def keep(directory: str | Path, step: int) -> Path:
     return _also_named(path, path.with_name(re.sub(r"^(step|best)-", "kept-", path.name)))
 
 
+def lend(path: Path, directory: str | Path) -> Path:
+    """Make a checkpoint the only one of another directory, which is made where it is missing; return it there."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in _newest_first(directory, "step", "best", "kept"):
+        old.unlink(missing_ok=True)
+    return _also_named(path, directory / path.name)
+
+
 def is_whole(path: Path) -> bool:
     """Whether the content has the checksum that the name gives."""
     match = NAME.fullmatch(path.name)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from orchestrator import health, report
 
+FRONT = "*"
 # A file or a pipe has no width of its own: tables stay whole there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 err = Console(stderr=True, highlight=False)
@@ -132,8 +133,11 @@ def trials(document: report.SweepDocument) -> Table:
     table.add_column("STATE", no_wrap=True)
     for name in names:
         table.add_column(short_name(name, names), overflow="fold")
-    for heading in ("SEED", "STEP", document.metric.upper(), "BEST"):
+    others = list(document.goals)[1:]
+    for heading in ("SEED", "STEP", document.metric.upper(), "BEST", *(name.upper() for name in others)):
         table.add_column(heading, justify="right", no_wrap=True)
+    if others:
+        table.add_column("PARETO", justify="center")
     ailing = any(trial.alarms for trial in document.trials)
     descends = any(trial.parent_trial_id is not None for trial in document.trials)
     if descends:
@@ -150,11 +154,19 @@ def trials(document: report.SweepDocument) -> Table:
             f"{trial.step}/{trial.steps}",
             number(trial.score),
             number(trial.best),
+            *(number(trial.metrics.get(name)) for name in others),
+            *([FRONT if trial.pareto else ""] if others else []),
             *([lineage(trial)] if descends else []),
             *([ailments(trial.alarms)] if ailing else []),
             trial.reason.partition(": ")[0] if trial.state == "stopped" else trial.reason,
         )
     return table
+
+
+def perturbed(change: report.PerturbationDocument) -> str:
+    """`from trial 7 at step 40: lr 0.003 -> 0.0036`."""
+    told = ", ".join(f"{name} {cell(before)} -> {cell(after)}" for name, (before, after) in change.changed.items())
+    return f"from trial {change.parent_trial_id} at step {change.parent_step}" + (f": {told}" if told else "")
 
 
 def ailments(alarms: dict[str, int]) -> Text:
@@ -232,6 +244,8 @@ def trial(document: report.TrialDocument) -> RenderableType:
         "shared from": trial_word(document.shared_from), "starts from": lineage(document),
         "children": ", ".join(f"t{child}" for child in document.children),
         "identity": document.identity and document.identity[:16],
+        "on the Pareto front": {True: "yes", False: "no", None: None}[document.pareto],
+        **{f"perturbed at {each.step}": perturbed(each) for each in document.perturbations},
         **document.params, **{name: number(value, 6) for name, value in document.metrics.items()},
     }  # fmt: skip
     for name, value in rows.items():
@@ -262,8 +276,11 @@ def leaderboard(board: report.Leaderboard) -> RenderableType:
     table.add_column("RANK", justify="right")
     for name in names:
         table.add_column(short_name(name, names))
-    for heading in (metric.upper(), "95% INTERVAL", "SEEDS"):
+    others = list(board.goals)[1:]
+    for heading in (metric.upper(), "95% INTERVAL", "SEEDS", *(name.upper() for name in others)):
         table.add_column(heading, justify="right")
+    if others:
+        table.add_column("PARETO", justify="center")
     table.add_column("TRIALS")
     data = list(dict.fromkeys(row.data_checksum for row in board.rows))
     if len(data) > 1:
@@ -275,7 +292,10 @@ def leaderboard(board: report.Leaderboard) -> RenderableType:
         rank = f"{row.rank}{'=' if row.tied else ''}"
         table.add_row(
             rank, *(cell(row.params.get(name)) for name in names), number(found.mean), interval,
-            str(found.n), ids, *([row.data_checksum or "unknown"] if len(data) > 1 else []),
+            str(found.n),
+            *(number(row.metrics[name].mean) if name in row.metrics else "–" for name in others),
+            *([FRONT if row.pareto else ""] if others else []), ids,
+            *([row.data_checksum or "unknown"] if len(data) > 1 else []),
         )  # fmt: skip
     notes = [Text(baselines(board), style="dim")] if baselines(board) else []
     if any(row.tied for row in board.rows):

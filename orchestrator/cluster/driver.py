@@ -15,7 +15,9 @@ from ray import tune
 
 from orchestrator.aggregate import Aggregate
 from orchestrator.cluster import groups, guards, propose, race, recorder, search
-from orchestrator.cluster.messages import Command, Parent
+from orchestrator.cluster.directories import Directories
+from orchestrator.cluster.messages import Command
+from orchestrator.cluster.population import Population
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
@@ -23,6 +25,7 @@ from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS
 from orchestrator.ports import SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
+from orchestrator.spec.model import POPULATION
 
 LOG = logging.getLogger(__name__)
 ASKED = "the driver was asked to stop"
@@ -92,13 +95,15 @@ def _run(
     mailbox_name = f"{title} mailbox, attempt {sweep.attempt}"
     mailbox = groups.open_mailbox(mailbox_name)
 
+    directories = Directories(settings, rows)
+
     def config_of(trial: Trial) -> dict[str, Any]:
-        directory = str(settings.trial_directory(sweep.id, trial.id))
         command = Command(
             trial_id=trial.id,
             config={**guards.keeping_healthy(sweep.spec, trial.config), "seed": trial.seed},
-            directory=directory,
-            parent=_parent(trial, settings, rows),
+            directory=str(directories.of(trial)),
+            checkpoints=str(directories.checkpoints(trial)),
+            parent=directories.parent(trial),
         )
         return {"mailbox": mailbox_name, "command": command}
 
@@ -108,8 +113,10 @@ def _run(
             halt.call(SUPERSEDED)
         return min(now.slots, queue.unfinished)
 
+    rule = _rule(sweep, proposals, rows, directories)
     queue = search.SqlTrials(
-        trials,
+        # A population's members take turns: those behind come first
+        sorted(trials, key=lambda trial: trial.step) if isinstance(rule, Population) else trials,
         room=lambda: pool.size,
         halted=halt.stop_all,
         config_of=config_of,
@@ -117,13 +124,6 @@ def _run(
         added=lambda trial: rule.add(trial),
         exhausted=limits.exhausted,
     )
-    all_trials = rows.trials(sweep.id)
-    learner = proposals if isinstance(proposals, propose.Learner) else None
-    stopping = (learner.stopping if learner else None) or search.early_stopping(sweep, all_trials)
-    LOG.info("early stopping: %s", type(stopping).__name__)
-    rule = SeedGroups(stopping, sweep.metric)
-    worth = Aggregate.of(sweep.spec, sweep.goal)
-    rule.replay([(trial, worth.running(rows.curve(trial.id, sweep.metric))) for trial in all_trials])
     storage = settings.storage / "sweeps" / str(sweep.id)
     pool = groups.Pool(
         groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
@@ -136,7 +136,8 @@ def _run(
         recorder.Recorder(rows, sweep, trials, recorder.SystemClock(), limits),
         sweep,
         free_slot=lambda trial_id: mailbox.stop.remote(trial_id),
-        stop_if=guards.StopIf(sweep, rows, lambda trial: settings.trial_directory(sweep.id, trial.id) / "checkpoints"),
+        again=queue.put_back,
+        stop_if=guards.StopIf(sweep, rows, directories.checkpoints),
         limits=limits,
     )
     with pool:
@@ -158,12 +159,22 @@ def _run(
     limits.close()
 
 
-def _parent(trial: Trial, settings: Settings, rows: TrialStore) -> Parent | None:
-    if trial.parent_trial_id is None or trial.parent_step is None:
-        return None
-    parent = rows.trial(trial.parent_trial_id)
-    own = settings.trial_directory(parent.sweep_id, parent.id) / "checkpoints"
-    return Parent(trial_id=parent.id, step=trial.parent_step, checkpoints=parent.checkpoint_path or str(own))
+def _rule(
+    sweep: Sweep, proposals: propose.Learner | race.Race | None, rows: TrialStore, directories: Directories
+) -> SeedGroups | Population:
+    """What decides on reports, as it would stand had it been there from the start."""
+    trials = rows.trials(sweep.id)
+    if sweep.spec["search"]["method"] in POPULATION:
+        population = Population(sweep, trials, rows, directories)
+        LOG.info("%s decides on a population of %d", population.name, len(trials))
+        return population
+    learner = proposals if isinstance(proposals, propose.Learner) else None
+    stopping = (learner.stopping if learner else None) or search.early_stopping(sweep, trials)
+    LOG.info("early stopping: %s", type(stopping).__name__)
+    groups_of_seeds = SeedGroups(stopping, sweep.metric)
+    worth = Aggregate.of(sweep.spec, sweep.goal)
+    groups_of_seeds.replay([(trial, worth.running(rows.curve(trial.id, sweep.metric))) for trial in trials])
+    return groups_of_seeds
 
 
 class _Halted(Exception):

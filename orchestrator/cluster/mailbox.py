@@ -125,7 +125,11 @@ class Mailbox:
         self._last_number += 1
         number = self._asking[trial_id] = self._last_number
         await self._until(
-            lambda: self._asking.get(trial_id) != number or any(slot.ready for slot in self._slots.values())
+            lambda: (
+                self._asking.get(trial_id) != number
+                # Two groups must never train one trial, and the one before ends with its next report
+                or (not self._busy_with(trial_id) and any(slot.ready for slot in self._slots.values()))
+            )
         )
         if self._asking.get(trial_id) != number:
             # Whoever asked is gone: nobody would give the slot back
@@ -248,6 +252,9 @@ class Mailbox:
         if lease.happenings:
             return lease.happenings.popleft()
         return Ended(outcome=Outcome.STOPPED)
+
+    def _busy_with(self, trial_id: int) -> bool:
+        return any(slot.lease is not None and slot.lease.trial_id == trial_id for slot in self._slots.values())
 
     def _settle(self, lease: _Lease) -> None:
         """Every rank that will has said how the command ended; a failure speaks for all."""

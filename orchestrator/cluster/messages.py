@@ -25,13 +25,15 @@ class Command:
     """Train this trial.
 
     config: what `workloads.train` takes, seed included.
-    directory: where the trial's checkpoints, log and configuration go; a checkpoint in it is taken up.
+    directory: where the trial's log and configuration go. checkpoints: where its checkpoints go; one that is there is
+    taken up. Other directories of checkpoints in `directory` are of no use any more.
     parent: what it starts from while it has no checkpoint of its own; None for a start from nothing.
     """
 
     trial_id: int
     config: Mapping[str, Any]
     directory: str
+    checkpoints: str
     parent: Parent | None = None
 
 

@@ -15,7 +15,8 @@ from orchestrator.aggregate import Aggregate
 from orchestrator.clock import SystemClock as SystemClock
 from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
-from orchestrator.cluster.search import steps_of
+from orchestrator.cluster.population import Population, Turn
+from orchestrator.cluster.search import row_id, steps_of
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import HAPPENING
 from orchestrator.identity import identity_of
@@ -23,6 +24,7 @@ from orchestrator.lifecycle import TrialState
 from orchestrator.ports import Clock, TrialStore
 from orchestrator.records import DATA_CHECKSUM, Healthy, Report, Sweep, Trial
 from orchestrator.spec.condition import stored
+from orchestrator.spec.model import POPULATION
 
 LOG = logging.getLogger(__name__)
 LOSSES_WITHOUT_PROGRESS = 5
@@ -94,6 +96,8 @@ class Recorder:
             self._store.identify_trial(trial_id, identity)
 
     def _identity(self, trial: Trial, reported: Reported) -> str | None:
+        if self._sweep.spec.get("search", {}).get("method") in POPULATION:
+            return None
         parent = None
         if trial.parent_trial_id is not None and trial.parent_step is not None:
             origin = self._store.trial(trial.parent_trial_id).identity
@@ -126,6 +130,22 @@ class Recorder:
         self._limits.left(trial_id)
         LOG.info("trial %d is %s%s", trial_id, state, f": {reason}" if reason else "")
 
+    def turned(self, trial_id: int, turn: Turn) -> None:
+        """It gives up its slot and waits again, perhaps to go on as another."""
+        if turn.perturbation is None or turn.configuration is None:
+            self.ended(trial_id, TrialState.PENDING, turn.reason)
+            return
+        self._trials[trial_id] = self._store.perturb_trial(
+            trial_id,
+            turn.perturbation,
+            config=turn.configuration.config,
+            params=turn.configuration.params,
+            reason=turn.reason,
+            now=self._clock.now(),
+        )
+        self._limits.left(trial_id)
+        LOG.info("trial %d %s", trial_id, turn.reason)
+
     def failed(self, trial_id: int, ended: Ended) -> bool:
         """It ended badly. Returns whether it gets another attempt."""
         trial = self._trials[trial_id]
@@ -148,18 +168,20 @@ class RecordingScheduler(FIFOScheduler):
 
     def __init__(
         self,
-        rule: SeedGroups,
+        rule: SeedGroups | Population,
         recorder: Recorder,
         sweep: Sweep,
         *,
         free_slot: Callable[[int], None],
         stop_if: StopIf,
         limits: Limits,
+        again: Callable[[Trial], None] = lambda _: None,
     ) -> None:
-        """free_slot: tells the mailbox that a trial needs its slot no longer."""
+        """free_slot: tells the mailbox that a trial needs its slot no longer. again: gets a trial that waits anew."""
         super().__init__()
-        self._rule, self._recorder, self._sweep, self._free_slot = rule, recorder, sweep, free_slot
+        self._rule, self._recorder, self._sweep = rule, recorder, sweep
         self._stop_if, self._limits = stop_if, limits
+        self._free_slot, self._again = free_slot, again
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The rule was made with them."""
@@ -167,26 +189,26 @@ class RecordingScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Record what happened; CONTINUE means train on after a report, try again after a failure."""
-        trial_id, happening = int(trial.trial_id), result[HAPPENING]
+        trial_id, happening = row_id(trial.trial_id), result[HAPPENING]
         match happening:
             case Started():
                 self._recorder.started(trial_id, happening.where)
+                self._rule.moved(self._recorder.trial(trial_id))
                 return self.CONTINUE
             case Reported():
                 return self._on_report(trial_id, happening)
             case Ended(outcome=Outcome.DONE):
-                self._recorder.ended(trial_id, TrialState.SUCCEEDED, "", happening.checkpoint)
-                return self.STOP
+                return self._end(trial_id, TrialState.SUCCEEDED, "", happening.checkpoint)
             case _:
                 return str(self.CONTINUE if self._failed(trial_id, happening) else self.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Follows every STOP."""
-        self._free_slot(int(trial.trial_id))
+        self._free_slot(row_id(trial.trial_id))
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The trainable's own process died; Tune starts it again."""
-        trial_id = int(trial.trial_id)
+        trial_id = row_id(trial.trial_id)
         self._free_slot(trial_id)
         if self._recorder.trial(trial_id).state is TrialState.RUNNING:
             self._failed(trial_id, Ended(outcome=Outcome.LOST, reason="the process that led it was lost"))
@@ -196,26 +218,30 @@ class RecordingScheduler(FIFOScheduler):
         self._recorder.reported(trial_id, reported)
         trial = self._recorder.trial(trial_id)
         if end := self._stop_if.look(trial, reported.step, stored(reported.metrics)):
-            self._recorder.ended(trial_id, TrialState.STOPPED, end.reason, reported.checkpoint, healthy=end.healthy)
-            self._rule.leave(trial)
-            return str(self.STOP)
+            return self._end(trial_id, TrialState.STOPPED, end.reason, reported.checkpoint, healthy=end.healthy)
         value = reported.metrics.get(metric, math.nan)
         if not math.isfinite(value):
-            self._recorder.ended(trial_id, TrialState.FAILED, _no_metric(metric, reported), own=True)
-            self._rule.leave(trial)
+            return self._end(trial_id, TrialState.FAILED, _no_metric(metric, reported), own=True)
+        told = self._rule.report(trial, reported.step, self._recorder.worth(trial_id, reported.step, value))
+        if isinstance(told, Turn):
+            self._recorder.turned(trial_id, told)
+            self._rule.moved(self._recorder.trial(trial_id))
+            self._again(self._recorder.trial(trial_id))
             return str(self.STOP)
-        stop = self._rule.report(trial, reported.step, self._recorder.worth(trial_id, reported.step, value))
-        reason = stop.reason if stop is not None else self._limits.used_up()
+        reason = told.reason if told is not None else self._limits.used_up()
         # With no step left to save, what it reached counts as reached
         if not reason or reported.step >= steps_of(trial):
             return str(self.CONTINUE)
-        self._recorder.ended(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+        return self._end(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+
+    def _end(self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, **how: Any) -> str:
+        self._recorder.ended(trial_id, state, reason, checkpoint, **how)
+        self._rule.moved(self._recorder.trial(trial_id))
         return str(self.STOP)
 
     def _failed(self, trial_id: int, ended: Ended) -> bool:
         again = self._recorder.failed(trial_id, ended)
-        if not again:
-            self._rule.leave(self._recorder.trial(trial_id))
+        self._rule.moved(self._recorder.trial(trial_id))
         return again
 
 

@@ -7,7 +7,7 @@ them out like planned ones.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -65,6 +65,7 @@ class SqlTrials(SearchAlgorithm):
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
+        self._turns: Counter[int] = Counter()
         self._proposals, self._added = proposals, added
         self._room, self._halted, self._config_of, self._exhausted = room, halted, config_of, exhausted
         self._spec: dict[str, Any] = {}
@@ -97,17 +98,24 @@ class SqlTrials(SearchAlgorithm):
         if not self._waiting:
             return None
         trial = self._waiting.popleft()
-        self._running[str(trial.id)] = trial
+        self._turns[trial.id] += 1
+        # To Tune, a trial that gave its slot up has ended, and comes again as another
+        name = f"{trial.id}.{self._turns[trial.id]}"
+        self._running[name] = trial
         return TuneTrial(
             self._spec["run"],
             config=self._config_of(trial),
-            trial_id=str(trial.id),
+            trial_id=name,
             experiment_tag=str(trial.number),
             placement_group_factory=self._spec["resources_per_trial"],
             storage=self._spec["storage"],
             # A trainable only waits: if its process dies, it is started again. Failures of trials are counted in SQL
             max_failures=-1,
         )
+
+    def put_back(self, trial: Trial) -> None:
+        """It gave its slot up, and waits behind the others for its next turn."""
+        self._waiting.append(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended, one way or the other."""
@@ -199,6 +207,11 @@ def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | Hyperband | 
         reduction_factor=rule.reduction_factor,
         max_t=longest,
     )
+
+
+def row_id(trial_id: str) -> int:
+    """The row of a Tune trial: what stands before the number of its turn."""
+    return int(trial_id.partition(".")[0])
 
 
 def steps_of(trial: Trial) -> int:

@@ -63,9 +63,10 @@ class SeedGroups:
             self._rule.on_trial_add(None, Known(trial.config_hash))
         self._members[trial.config_hash].add(trial.id)
 
-    def leave(self, trial: Trial) -> None:
-        """It ended without a result: the others of its configuration no longer wait for it."""
-        self._members[trial.config_hash].discard(trial.id)
+    def moved(self, trial: Trial) -> None:
+        """The trial has another state. Where it ended early, the others of its configuration no longer wait for it."""
+        if trial.state in (TrialState.FAILED, TrialState.STOPPED):
+            self._members[trial.config_hash].discard(trial.id)
 
     def report(self, trial: Trial, step: int, value: float) -> Stop | None:
         """Whether the trial is to stop at this report."""
@@ -93,7 +94,7 @@ class SeedGroups:
             for step, value in curve:
                 self._values[trial.config_hash][step][trial.id] = value
             if trial.state in (TrialState.FAILED, TrialState.CANCELLED):
-                self.leave(trial)
+                self.moved(trial)
         for name, values in self._values.items():
             for step in sorted(values):
                 if self._members[name] <= values[step].keys():

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 import traceback
@@ -113,7 +114,7 @@ def _run(seat: Seat, lease: int, command: Command) -> Ended:
             traceback.print_exc()
             error = caught.with_traceback(None)
     # Only now: while the except block ran, the traceback's frames held the model
-    return _failure(error, _checkpoint_in(directory))
+    return _failure(error, _checkpoint_in(Path(command.checkpoints)))
 
 
 def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
@@ -121,11 +122,12 @@ def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
     from workloads.checkpoint_files import at_step
 
     trial = workloads.TrialConfig.parse(command.config)
-    checkpoints = directory / "checkpoints"
+    checkpoints = Path(command.checkpoints)
     if seat.rank == 0:
         checkpoints.mkdir(exist_ok=True)
+        _remove_others(directory, checkpoints)
         (directory / "config.json").write_text(json.dumps(trial.document(), indent=2, default=str) + "\n")
-    resume_from = checkpoints if _checkpoint_in(directory) else None
+    resume_from = checkpoints if _checkpoint_in(checkpoints) else None
     parent = command.parent if resume_from is None else None
     start = "resumes" if resume_from else f"starts from {parent}" if parent else "starts"
     LOG.info("trial %s %s on %s", command.trial_id, start, socket.gethostname())
@@ -138,12 +140,12 @@ def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
     )
     with closing(rows):
         for row in chain(_unfinished_row(trial, checkpoints) if resume_from else [], rows):
-            reported = _reported(row, directory)
+            reported = _reported(row, checkpoints)
             LOG.info("step %d: %s", reported.step, _brief(reported))
             if not _call(seat.mailbox.report, seat.slot, seat.generation, lease, seat.rank, reported):
                 LOG.info("stopped at step %d", reported.step)
-                return Ended(outcome=Outcome.STOPPED, checkpoint=_checkpoint_in(directory))
-    return Ended(outcome=Outcome.DONE, checkpoint=_checkpoint_in(directory))
+                return Ended(outcome=Outcome.STOPPED, checkpoint=_checkpoint_in(checkpoints))
+    return Ended(outcome=Outcome.DONE, checkpoint=_checkpoint_in(checkpoints))
 
 
 def _unfinished_row(trial: Any, checkpoints: Path) -> list[dict[str, float | int]]:
@@ -159,9 +161,9 @@ def _unfinished_row(trial: Any, checkpoints: Path) -> list[dict[str, float | int
     return [row for row in state["rows"][-1:] if row["step"] == state["step"] < trial.training.steps]
 
 
-def _reported(row: dict[str, float | int], directory: Path) -> Reported:
+def _reported(row: dict[str, float | int], checkpoints: Path) -> Reported:
     metrics = {name: float(value) for name, value in row.items() if name != "step"}
-    return Reported(step=int(row["step"]), metrics=metrics, checkpoint=_checkpoint_in(directory), code=_code())
+    return Reported(step=int(row["step"]), metrics=metrics, checkpoint=_checkpoint_in(checkpoints), code=_code())
 
 
 @functools.cache
@@ -177,8 +179,13 @@ def _brief(reported: Reported) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-def _checkpoint_in(directory: Path) -> str | None:
-    checkpoints = directory / "checkpoints"
+def _remove_others(directory: Path, checkpoints: Path) -> None:
+    for other in directory.glob("checkpoints*"):
+        if other != checkpoints:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _checkpoint_in(checkpoints: Path) -> str | None:
     return str(checkpoints) if any(checkpoints.glob("*.ckpt")) else None
 
 

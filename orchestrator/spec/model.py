@@ -139,6 +139,9 @@ LEARNING = ("tpe", "gp", "cmaes", "nsga2", "bohb")
 POPULATION = ("pbt", "pb2")
 """Methods whose planned trials go on from each other's checkpoints, with changed parameters."""
 
+FIXED = frozenset(f"training.{name}" for name in ("steps", "optimizer", "eval_every", "checkpoint_every"))
+"""Parameters of `training` that a population leaves as they are."""
+
 
 class Search(Words):
     """Which configurations are tried."""
@@ -299,10 +302,31 @@ class SweepSpec(Words):
             raise ValueError(f"bohb is tpe with hyperband: `early_terminate.type` must be hyperband, not {rule}")
         if method in ("nsga2", *POPULATION) and rule != "none":
             raise ValueError(f"{method} compares trials that ran equally long: leave `early_terminate` out")
-        ranges = [name for name, parameter in self.parameters.items() if parameter.is_range]
-        if method == "pb2" and not ranges:
-            raise ValueError("pb2 changes parameters that have a range (`min` and `max`), and this file has none")
+        if method in POPULATION:
+            self._check_mutated()
         return self
+
+    @property
+    def mutated(self) -> list[str]:
+        """Parameters that a population changes in mid-training."""
+        word = "hyperparam_mutations" if self.search.method == "pbt" else "hyperparam_bounds"
+        named = self.search.options.get(word)
+        if isinstance(named, list):
+            return [str(name) for name in named]
+        own = {name: each for name, each in self.parameters.items() if name.startswith("training.")}
+        lists = self.search.method == "pbt"
+        return [name for name, each in own.items() if name not in FIXED and (each.is_range or (lists and each.values))]
+
+    def _check_mutated(self) -> None:
+        method = self.search.method
+        for name in self.mutated:
+            if name not in self.parameters:
+                raise ValueError(f"{method} is to change {name!r}, which is no parameter of this file")
+            if method == "pb2" and not self.parameters[name].is_range:
+                raise ValueError(f"pb2 is to change {name!r}, which has no range (`min` and `max`)")
+        if not self.mutated:
+            what = "a range (`min` and `max`)" if method == "pb2" else "values or a range"
+            raise ValueError(f"{method} changes parameters in mid-training: give one of `training`, such as lr, {what}")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

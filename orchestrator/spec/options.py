@@ -66,6 +66,9 @@ class Nsga2Options(Options):
 class PbtOptions(Options):
     """Ray Tune's PopulationBasedTraining. Times are steps."""
 
+    hyperparam_mutations: list[str] = Field(
+        [], min_length=1, description="Parameters that change in mid-training; those of `training` when left out."
+    )
     perturbation_interval: int = Field(
         0, ge=1, description="Steps between decisions on a trial; a tenth of its steps when left out."
     )
@@ -80,6 +83,9 @@ class PbtOptions(Options):
 class Pb2Options(Options):
     """Ray Tune's PB2. Times are steps."""
 
+    hyperparam_bounds: list[str] = Field(
+        [], min_length=1, description="Ranges that change in mid-training; those of `training` when left out."
+    )
     perturbation_interval: int = Field(
         0, ge=1, description="Steps between decisions on a trial; a tenth of its steps when left out."
     )

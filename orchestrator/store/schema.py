@@ -189,6 +189,19 @@ trial = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# changed: JSON, name to [before, after].
+perturbation = sa.Table(
+    "perturbation",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("parent_trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("parent_step", sa.BigInteger, nullable=False),
+    sa.Column("changed", Json, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # The one trial whose result stands for an identity.
 result = sa.Table(
     "result",

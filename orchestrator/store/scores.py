@@ -42,10 +42,14 @@ def score_until(connection: sa.Connection, trial_id: int, step: int | None) -> f
     return Aggregate.of(sweep.spec, sweep.goal).value(values) if values else None
 
 
-def merged_curve(connection: sa.Connection, trial_id: int, metric: str) -> list[tuple[int, float]]:
-    """(step, value) of a trial's curve; where attempts overlap, the latest attempt's value."""
+def merged_curve(
+    connection: sa.Connection, trial_id: int, metric: str, attempts: range | None = None
+) -> list[tuple[int, float]]:
+    """(step, value) of a trial's curve, or of some attempts alone; where they overlap, the latest one's value."""
     point = t.metric_point.c
     query = sa.select(point.step, point.value).where(point.trial_id == trial_id, point.name == metric)
+    if attempts is not None:
+        query = query.where(point.attempt >= attempts.start, point.attempt < attempts.stop)
     latest: dict[int, float] = {row.step: row.value for row in connection.execute(query.order_by(point.attempt))}
     return sorted(latest.items())
 

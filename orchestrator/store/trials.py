@@ -15,11 +15,12 @@ import sqlalchemy as sa
 from orchestrator import health
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_move
-from orchestrator.records import Healthy, NewTrial, Report, Scalar, Topic, Trial
+from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, insert_in, is_id
 from orchestrator.store.held import held_s
+from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 
 NAMES_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
@@ -181,10 +182,36 @@ class SqlTrials:
         with self._database.read() as connection:
             return held_s(connection, sweep_id)
 
-    def curve(self, trial_id: int, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of the trial's curve; where attempts overlap, the latest attempt's value."""
+    def perturb_trial(
+        self,
+        trial_id: int,
+        perturbation: Perturbation,
+        *,
+        config: Mapping[str, Any],
+        params: Mapping[str, Scalar],
+        reason: str,
+        now: datetime,
+    ) -> Trial:
+        """RUNNING -> PENDING with another configuration, which is nothing that other sweeps may share.
+
+        Raises NotFound, IllegalMove.
+        """
+        with self._database.write() as connection:
+            row = _lock_trial(connection, trial_id)
+            changes = {"config": dict(config), "identity": None}
+            events = move_trials(
+                connection, [row], TrialState.PENDING, actor=Actor.DRIVER, reason=reason, now=now, **changes
+            )
+            insert_perturbation(connection, trial_id, perturbation)
+            connection.execute(sa.delete(t.trial_param).where(t.trial_param.c.trial_id == trial_id))
+            _insert_params(connection, {trial_id: params})
+            audit.write_events(connection, events)
+            return _load_one(connection, trial_id)
+
+    def curve(self, trial_id: int, metric: str, *, attempts: range | None = None) -> list[tuple[int, float]]:
+        """(step, value) of the trial's curve, or of some attempts alone; where they overlap, the latest one's value."""
         with self._database.read() as connection:
-            return merged_curve(connection, trial_id, metric)
+            return merged_curve(connection, trial_id, metric, attempts)
 
 
 def insert_trials(
@@ -197,20 +224,30 @@ def insert_trials(
     statement = insert(connection, t.trial).on_conflict_do_nothing(index_elements=["sweep_id", "number"])
     rows = connection.execute(statement.returning(t.trial.c.id, t.trial.c.sweep_id, t.trial.c.number), rows_of)
     ids = {(row.sweep_id, row.number): row.id for row in rows}
-    params = [
-        {"trial_id": ids[sweep_id, trial.number], "name": name, **_param_value(value)}
-        for sweep_id, trials in planned
-        for trial in trials
-        if (sweep_id, trial.number) in ids
-        for name, value in trial.params.items()
-    ]
-    if params:
-        connection.execute(sa.insert(t.trial_param), params)
+    _insert_params(
+        connection,
+        {
+            ids[sweep_id, trial.number]: trial.params
+            for sweep_id, trials in planned
+            for trial in trials
+            if (sweep_id, trial.number) in ids
+        },
+    )
     return sorted(ids)
 
 
+def _insert_params(connection: sa.Connection, params: Mapping[int, Mapping[str, Scalar]]) -> None:
+    rows = [
+        {"trial_id": trial_id, "name": name, **_param_value(value)}
+        for trial_id, values in params.items()
+        for name, value in values.items()
+    ]
+    if rows:
+        connection.execute(sa.insert(t.trial_param), rows)
+
+
 def load_trials(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> list[Trial]:
-    """The trials that a subquery selects, with params and metrics, in no promised order: three statements in all."""
+    """The trials that a subquery selects, with what belongs to them, in no promised order: four statements in all."""
     rows = connection.execute(
         sa.select(t.trial, t.sweep.c.metric.label("ranking")).join(t.sweep).where(t.trial.c.id.in_(ids))
     ).all()
@@ -224,7 +261,8 @@ def load_trials(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> list[T
         sa.select(t.trial_metric).where(t.trial_metric.c.trial_id.in_(ids)).order_by(t.trial_metric.c.name)
     ):
         metrics[row.trial_id][row.name] = row
-    return [_trial(row, params[row.id], metrics[row.id]) for row in rows]
+    perturbations = load_perturbations(connection, ids)
+    return [_trial(row, params[row.id], metrics[row.id], perturbations.get(row.id, ())) for row in rows]
 
 
 def lock_trials(connection: sa.Connection, sweep_id: int, states: Sequence[TrialState]) -> Sequence[AnyRow]:
@@ -304,7 +342,12 @@ def _param_value(value: Scalar) -> dict[str, Any]:
     return {"is_text": False, "text": json.dumps(value), "number": value if is_number else None}
 
 
-def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyRow]) -> Trial:
+def _trial(
+    row: AnyRow,
+    params: Mapping[str, Scalar],
+    metrics: Mapping[str, AnyRow],
+    perturbations: tuple[Perturbation, ...],
+) -> Trial:
     ranking = metrics.get(row.ranking)
     return Trial(
         id=row.id,
@@ -334,6 +377,7 @@ def _trial(row: AnyRow, params: Mapping[str, Scalar], metrics: Mapping[str, AnyR
         parent_step=row.parent_step,
         shared_from=row.shared_from,
         score=row.score,
+        perturbations=perturbations,
     )
 
 

@@ -1,4 +1,4 @@
-"""A sweep's driver as a program of its own: `drive.py drive SWEEP`, with its settings from the environment."""
+"""Drivers as a program of its own: `drive.py drive SWEEP...`, one after the other, settings from the environment."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     settings = Settings.from_env()
     store = open_store(settings.database_url)
-    sys.exit(drive(int(sys.argv[2]), settings, store.sweeps, store.trials))
+    sys.exit(max(drive(int(sweep), settings, store.sweeps, store.trials) for sweep in sys.argv[2:]))

@@ -107,14 +107,17 @@ class Lab:
     def trials(self, sweep: Sweep) -> list[Trial]:
         return self.store.trials.trials(sweep.id)
 
-    def drive(self, sweep: Sweep) -> subprocess.Popen[bytes]:
-        """The sweep's driver as a process of the test's own."""
+    def driver_log(self, *sweeps: Sweep) -> Path:
+        """What the drivers of these sweeps say."""
+        return self.settings.home / f"driver-{'-'.join(str(sweep.id) for sweep in sweeps)}.log"
+
+    def drive(self, *sweeps: Sweep) -> subprocess.Popen[bytes]:
+        """The drivers of these sweeps, one after the other, as a process of the test's own."""
         environment = os.environ | ENVIRONMENT | {"RAY_ADDRESS": self.head.gcs_address, MARK: self.head.mark}
         environment |= {"ORCH_HOME": str(self.settings.home)}
-        log = (self.settings.home / f"driver-{sweep.id}.log").open("ab")
-        return subprocess.Popen(
-            [sys.executable, DRIVE, "drive", str(sweep.id)], env=environment, stdout=log, stderr=log
-        )
+        log = self.driver_log(*sweeps).open("ab")
+        command = [sys.executable, DRIVE, "drive", *(str(sweep.id) for sweep in sweeps)]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def directory(self, trial: Trial) -> Path:
         return self.settings.trial_directory(trial.sweep_id, trial.id)

@@ -161,6 +161,19 @@ CREATE TABLE outbox (
   CONSTRAINT fk_outbox_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
 )
 
+CREATE TABLE perturbation (
+  trial_id INTEGER NOT NULL, 
+  attempt INTEGER NOT NULL, 
+  step BIGINT NOT NULL, 
+  parent_trial_id INTEGER NOT NULL, 
+  parent_step BIGINT NOT NULL, 
+  changed TEXT NOT NULL, 
+  CONSTRAINT pk_perturbation PRIMARY KEY (trial_id, attempt), 
+  CONSTRAINT fk_perturbation_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE, 
+  CONSTRAINT fk_perturbation_parent_trial_id FOREIGN KEY(parent_trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
 CREATE TABLE result (
   identity TEXT NOT NULL, 
   trial_id INTEGER NOT NULL, 

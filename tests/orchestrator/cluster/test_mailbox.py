@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 
 
 def command(trial_id: int) -> Command:
-    return Command(trial_id=trial_id, config={}, directory="")
+    return Command(trial_id=trial_id, config={}, directory="", checkpoints="")
 
 
 def row(step: int) -> Reported:

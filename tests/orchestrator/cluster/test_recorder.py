@@ -220,7 +220,7 @@ def test_no_more_trials_are_handed_out_than_there_is_room(sqlite: Store) -> None
     queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
     first = queue.next_trial()
     assert first is not None
-    assert (first.trial_id, first.config) == (str(bench.ids[0]), {"n": 0})
+    assert (search.row_id(first.trial_id), first.config) == (bench.ids[0], {"n": 0})
     assert queue.next_trial() is None
     room = 2
     assert queue.next_trial() is not None
@@ -234,6 +234,23 @@ def test_no_more_trials_are_handed_out_than_there_is_room(sqlite: Store) -> None
     assert queue.next_trial() is not None
     assert queue.is_finished()
     assert queue.unfinished == 2
+
+
+def test_a_trial_that_gave_its_slot_up_comes_again_behind_the_others(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2)
+    queue = search.SqlTrials(
+        bench.store.trials.trials(bench.sweep.id), room=lambda: 1, halted=lambda: False, config_of=lambda _: {}
+    )
+    queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
+    order = []
+    for _ in range(4):
+        handed = queue.next_trial()
+        assert handed is not None
+        order.append(search.row_id(handed.trial_id))
+        queue.put_back(bench.store.trials.trial(order[-1]))
+        queue.on_trial_complete(handed.trial_id)
+    assert order == [bench.ids[0], bench.ids[1]] * 2
+    assert not queue.is_finished()
 
 
 def _tune_spec() -> dict[str, Any]:
