@@ -65,7 +65,7 @@ class SeedGroups:
 
     def moved(self, trial: Trial) -> None:
         """The trial has another state. Where it ended early, the others of its configuration no longer wait for it."""
-        if trial.state in (TrialState.FAILED, TrialState.STOPPED):
+        if trial.state in (TrialState.FAILED, TrialState.STOPPED, TrialState.CANCELLED):
             self._members[trial.config_hash].discard(trial.id)
 
     def report(self, trial: Trial, step: int, value: float) -> Stop | None:
@@ -100,6 +100,8 @@ class SeedGroups:
                 if self._members[name] <= values[step].keys():
                     mean = fmean(values[step].values())
                     self._rule.on_trial_result(None, Known(name), {STEP: step, self._metric: mean})
+        for trial, _ in trials:
+            self.moved(trial)
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[int, float]]:

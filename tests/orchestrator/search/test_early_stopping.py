@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from dataclasses import replace
 from statistics import fmean, median
 
 import numpy as np
@@ -14,6 +15,7 @@ from orchestrator.cluster.hyperband import hyperband
 from orchestrator.cluster.messages import STEP
 from orchestrator.cluster.search import Asha, Median
 from orchestrator.cluster.seeds import Known, SeedGroups, Stop
+from orchestrator.lifecycle import TrialState
 from orchestrator.spec.model import EarlyTerminate
 from tests.support.learned import a_row
 
@@ -209,5 +211,5 @@ def test_a_seed_that_failed_is_not_waited_for():
     for row in (good, left, failed):
         groups.add(row)
     groups.report(good, 10, 2.0)
-    groups.leave(failed)
+    groups.moved(replace(failed, state=TrialState.FAILED))
     assert groups.report(left, 10, 3.0) is not None
