@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.directories import Directories
+from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.population import Population
 from orchestrator.cluster.recorder import Recorder, RecordingScheduler
@@ -56,8 +57,16 @@ class World:
         """What a driver does, a report of each running trial in turn; stops, as if killed, after `reports`."""
         waiting = deque(sorted(self.store.trials.requeue_trials(self.sweep.id, reason="", now=NOW), key=_step))
         population = Population(self.sweep, self.trials, self.store.trials, self.directories)
-        recorder = Recorder(self.store.trials, self.sweep, list(waiting), FixedClock())
-        scheduler = RecordingScheduler(population, recorder, self.sweep, free_slot=lambda _: None, again=waiting.append)
+        limits = Limits(self.sweep, self.store.trials, FixedClock())
+        scheduler = RecordingScheduler(
+            population,
+            Recorder(self.store.trials, self.sweep, list(waiting), FixedClock(), limits),
+            self.sweep,
+            free_slot=lambda _: None,
+            stop_if=StopIf(self.sweep, self.store.trials, self.directories.checkpoints),
+            limits=limits,
+            again=waiting.append,
+        )
         running: deque[tuple[Trial, Iterator[Any]]] = deque()
         while waiting or running:
             while waiting and len(running) < slots:
