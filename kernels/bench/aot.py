@@ -1,13 +1,16 @@
 """Compile every Triton kernel for the chips that orch supports, with no device, and report what they take.
 
-    python -m kernels.bench.aot [--only NAME]
+    python -m kernels.bench.aot [--only NAME] [--sample] > kernels/AOT_REPORT.txt
 
 Fails on a compile error, on more spilled registers than :data:`MAX_SPILL_BYTES`, and on more shared memory than the
-chip has. Must not run under ``TRITON_INTERPRET=1``, where there is nothing to compile.
+chip has. The first line names compiler, limit and sources: a report under the line of today is as good as a run, for
+the same compiler makes the same code of the same text. Must not run under ``TRITON_INTERPRET=1``, where there is
+nothing to compile.
 """
 
 import argparse
 import functools
+import hashlib
 import importlib
 import re
 import subprocess
@@ -132,6 +135,16 @@ def compile_one(spec: AotSpec, chip: Chip) -> Report:
     return Report(spec.name, chip.name, registers, spill_bytes, compiled.metadata.shared)
 
 
+def headline() -> str:
+    """What a report rests on: Triton's version, the limit of spills, and the text of the kernels."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([root / "aot.py", *root.glob("*/triton_impl.py")]):
+        digest.update(path.read_bytes())
+    sources = digest.hexdigest()[:16]
+    return f"triton {triton.__version__}; spills allowed: {MAX_SPILL_BYTES} bytes a thread; sources {sources}"
+
+
 @functools.cache
 def all_specs() -> list[AotSpec]:
     """Every kernel of :data:`KERNEL_MODULES`, in their order."""
@@ -143,22 +156,38 @@ def _compile_numbered(job: tuple[int, int]) -> Report:
     return compile_one(all_specs()[job[0]], CHIPS[job[1]])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; 0 if every kernel may ship for every chip, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.bench.aot", description=__doc__)
-    parser.add_argument("--only", default="", metavar="TEXT", help="kernels whose name contains TEXT")
-    only = parser.parse_args(argv).only
-    print(f"triton {triton.__version__}; spills allowed: {MAX_SPILL_BYTES} bytes a thread")
-    print(f"{'kernel':<44}{'chip':<9}{'registers':>9}{'spills B':>10}{'shared B':>10}")
-    jobs = [
+def jobs(*, only: str = "", sample: bool = False) -> list[tuple[int, int]]:
+    """What is to be compiled, by number: (spec, chip).
+
+    Args:
+        only: those whose name contains it. sample: of each kernel on each chip the first spec alone.
+    """
+    found = [
         (i, j)
         for i, spec in enumerate(all_specs())
         for j, chip in enumerate(CHIPS)
         if only in spec.name and spec.backend in ("", chip.target.backend)
     ]
+    if not sample:
+        return found
+    first: dict[tuple[int, int], tuple[int, int]] = {}
+    for i, j in found:
+        first.setdefault((id(all_specs()[i].kernel), j), (i, j))
+    return list(first.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; 0 if every kernel may ship for every chip, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench.aot", description=__doc__)
+    parser.add_argument("--only", default="", metavar="TEXT", help="kernels whose name contains TEXT")
+    parser.add_argument("--sample", action="store_true", help="one configuration of each kernel on each chip")
+    options = parser.parse_args(argv)
+    print(headline())
+    print(f"{'kernel':<44}{'chip':<9}{'registers':>9}{'spills B':>10}{'shared B':>10}")
+    numbers = jobs(only=options.only, sample=options.sample)
     failures = 0
     with ProcessPoolExecutor() as pool:
-        for (_, j), report in zip(jobs, pool.map(_compile_numbered, jobs), strict=True):
+        for (_, j), report in zip(numbers, pool.map(_compile_numbered, numbers), strict=True):
             problem = report.problem(CHIPS[j])
             failures += bool(problem)
             row = f"{report.kernel:<44}{report.chip:<9}"
