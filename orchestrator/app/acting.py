@@ -36,14 +36,15 @@ class Acting:
         """Until told to stop. What does not answer is asked again: it is away, not gone."""
         away = ""
         while not stop.is_set():
-            pause = TICK_S
             try:
-                self._act()
+                # Over a long queue a tick takes long: requests need their half of the process
+                pause = max(TICK_S, self._act())
                 if away:
                     log.info("back again after: %s", away)
                     away = ""
             except LeaseLost:
                 self._leadership.lost()
+                pause = TICK_S
             except Unreachable as error:
                 if str(error) != away:
                     away = str(error)
@@ -56,13 +57,16 @@ class Acting:
             stop.wait(pause)
         self._leadership.release()
 
-    def _act(self) -> None:
+    def _act(self) -> float:
+        """Seconds that the tick took."""
         if not self._leadership.acts():
-            return
+            return 0.0
         if self._reconciled != self._leadership.number():
             for line in self._reconcile():
                 log.info("%s", line)
             self._reconciled = self._leadership.number()
         began = time.perf_counter()
         self._coordinator.tick()
-        self._took(time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        self._took(took_s)
+        return took_s

@@ -22,6 +22,8 @@ Took: TypeAlias = Callable[[str, float], None]
 
 LOCK_WAIT_S = 30  # a backup or an operator's own tool may hold SQLite's write lock for many seconds
 CONNECT_WAIT_S = 10
+# The API answers 40 requests at a time, beside the loops of the coordinator; what is idle beyond ten is closed
+POOL = {"pool_size": 10, "max_overflow": 50}
 SQLITE_OUTAGES = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -145,7 +147,7 @@ def _parse(url: str) -> sa.URL:
 
 def _sqlite_engine(url: sa.URL, foreign_keys: bool) -> sa.Engine:
     _make_private_file(Path(str(url.database)))
-    engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S})
+    engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT_S}, **POOL)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -187,7 +189,7 @@ def _make_private_file(path: Path) -> None:
 
 def _postgresql_engine(url: sa.URL) -> sa.Engine:
     # pre_ping: a connection that the server or a firewall has cut is replaced before it is used
-    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S})
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S}, **POOL)
 
 
 def is_id(number: int) -> bool:

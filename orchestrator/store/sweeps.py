@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from orchestrator.errors import NotFound, StaleRow
+from orchestrator.errors import NotFound, OrchError, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
 from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
 from orchestrator.store import audit
@@ -29,7 +29,7 @@ class SqlSweeps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._accepting: Together[Arrival, int] = Together(database, accept)
+        self._accepting: Together[Arrival, Sweep] = Together(database, _accepted)
 
     def add_sweep(
         self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
@@ -42,8 +42,7 @@ class SqlSweeps:
         A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves. The
         seal of what the spec claims is the first event.
         """
-        sweep_id = self._accepting.do(Arrival(sweep, trials, now, once))
-        return self.sweep(sweep_id)
+        return self._accepting.do(Arrival(sweep, trials, now, once))
 
     def sweep(self, sweep_id: int) -> Sweep:
         """Raises NotFound."""
@@ -250,6 +249,14 @@ class SqlSweeps:
             for row in connection.execute(query.group_by(c.sweep_id, c.state)):
                 counts[row.sweep_id][row.state] = row.number
         return counts
+
+
+def _accepted(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[Sweep | OrchError]:
+    answers = accept(connection, arrivals)
+    numbers = {answer for answer in answers if isinstance(answer, int)}
+    rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(numbers)))
+    sweeps = {row.id: _sweep(row) for row in rows}
+    return [sweeps[answer] if isinstance(answer, int) else answer for answer in answers]
 
 
 def _move_values(

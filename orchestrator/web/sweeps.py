@@ -39,7 +39,7 @@ class SweepFile(BaseModel):
 class Question(SweepFile):
     """A sweep file that is to be looked at."""
 
-    forecast: bool = Field(False, description="Tell also what it would cost.")
+    forecast: bool = Field(False, strict=True, description="Tell also what it would cost.")
 
 
 class Submission(SweepFile):
@@ -54,8 +54,11 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     sweeps, trials, outbox = service.sweeps, service.trials, service.outbox
 
     def document_of(sweep: Sweep) -> report.SweepDocument:
-        first_events = sweeps.events(sweep_id=sweep.id, limit=1)
-        return report.sweep_document(sweep, trials.trials(sweep.id), outbox.size(sweep.id), first_events)
+        rows = trials.trials(sweep.id)
+        # The tracker is told of starts and of shared results: what has neither need not ask how much waits for it
+        told = sweep.attempt or any(trial.shared_from is not None for trial in rows)
+        first_events = sweeps.events(sweep_id=sweep.id, limit=1) if sweep.spec.get("hypothesis") else []
+        return report.sweep_document(sweep, rows, outbox.size(sweep.id) if told else 0, first_events)
 
     @router.post("/sweeps", status_code=201, responses=answers(400, 409, 413, 422))
     def submit_sweep(

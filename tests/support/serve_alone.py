@@ -9,6 +9,8 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -54,11 +56,12 @@ def main() -> None:
 
 def _tick(coordinator: Coordinator) -> None:
     pause = threading.Event()
-    while not pause.wait(TICK_S):
-        try:
+    took_s = 0.0
+    while not pause.wait(max(TICK_S, took_s)):
+        began = time.perf_counter()
+        with suppress(StaleRow):
             coordinator.tick()
-        except StaleRow:
-            continue
+        took_s = time.perf_counter() - began
 
 
 if __name__ == "__main__":
