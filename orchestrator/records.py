@@ -230,14 +230,24 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One node. accelerators: kinds of GPU, as the cluster names them."""
+
+    labels: Mapping[str, str]
+    memory_bytes: int
+    accelerators: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What a cluster has in all, and what of it is free."""
+    """What a cluster has in all, and what of it is free. places: its nodes; () where they are not known."""
 
     cpus: float
     gpus: float
     free_cpus: float
     free_gpus: float
     nodes: int
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

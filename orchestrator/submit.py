@@ -11,6 +11,7 @@ from orchestrator.errors import BadInput, Unreachable
 from orchestrator.forecast import Forecast
 from orchestrator.identity import identity_of
 from orchestrator.matching import Sizer
+from orchestrator.places import lacking
 from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Pool, SweepStore, TrialStore
 from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
@@ -207,6 +208,8 @@ def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) ->
             complaints.append(
                 document.complaint(("resources", unit), message, f"Lower `resources.{unit}` or `workers`.")
             )
+    for key, message, hint in lacking(spec.resources, capacity.places):
+        complaints.append(document.complaint(("resources", *key), message, hint))
     if complaints:
         raise BadInput(complaints)
 

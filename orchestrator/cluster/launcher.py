@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from orchestrator.errors import ClusterError, Unreachable
-from orchestrator.records import Capacity, DriverStatus, Sweep
+from orchestrator.records import Capacity, DriverStatus, Place, Sweep
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 # What a driver has for a clean end before Ray kills it; Ray gives 3 s unless told
 STOP_WAIT_S = 15
+KIND_OF_GPU = "accelerator_type:"
 STATUS = {
     "PENDING": DriverStatus.PENDING,
     "RUNNING": DriverStatus.RUNNING,
@@ -123,6 +124,7 @@ class RayLauncher:
             free_cpus=max(cpus - used_cpus, 0.0),
             free_gpus=max(gpus - used_gpus, 0.0),
             nodes=len(nodes),
+            places=tuple(_place(node) for node in nodes),
         )
 
     def job_id(self, sweep_id: int, attempt: int) -> str:
@@ -184,6 +186,13 @@ def _kept_private(path: Path, text: str) -> Path:
             file.write(text)
         Path(temporary).replace(path)
     return path
+
+
+def _place(node: Mapping[str, Any]) -> Place:
+    total = node["resources_total"]
+    kinds = {name.removeprefix(KIND_OF_GPU) for name in total if name.startswith(KIND_OF_GPU)}
+    memory = int(total.get("memory", 0))
+    return Place(labels=dict(node.get("labels") or {}), memory_bytes=memory, accelerators=frozenset(kinds))
 
 
 def _is_missing(refusal: RuntimeError) -> bool:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray.train import ScalingConfig
 
 from orchestrator.errors import BadInput
+from orchestrator.places import POOL_LABEL
+from orchestrator.spec.words import bytes_of
+
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives every node a label of its own id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResources:
-    """What one trial takes: `workers` processes with `cpu` cores and `gpu` GPUs each."""
+    """What one trial takes: `workers` processes with `cpu` cores and `gpu` GPUs each.
+
+    memory: bytes of each; 0 for no claim. accelerator: kind of GPU; "" for any. selectors: Ray's, by label of a node.
+    """
 
     workers: int = 1
     cpu: float = 1
     gpu: float = 0
+    memory: int = 0
+    accelerator: str = ""
+    selectors: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> TrialResources:
@@ -27,7 +38,12 @@ class TrialResources:
             BadInput: numbers that no worker group can have.
         """
         words = spec.get("resources") or {}
-        found = cls(**{name: words[name] for name in ("workers", "cpu", "gpu") if name in words})
+        found = cls(
+            **{name: words[name] for name in ("workers", "cpu", "gpu") if name in words},
+            memory=bytes_of(words.get("memory") or 0),
+            accelerator=words.get("accelerator") or "",
+            selectors=dict(words.get("labels") or {}) | ({POOL_LABEL: words["pool"]} if words.get("pool") else {}),
+        )
         if found.workers < 1:
             raise BadInput(f"resources.workers is {found.workers}, expected 1 or more.")
         if found.cpu < 0 or found.gpu < 0 or found.cpu + found.gpu == 0:
@@ -43,10 +59,19 @@ class TrialResources:
             )
         return found
 
-    def scaling(self) -> ScalingConfig:
-        """As Ray Train takes them."""
-        per_worker = {name: value for name, value in (("CPU", self.cpu), ("GPU", self.gpu)) if value}
-        return ScalingConfig(num_workers=self.workers, use_gpu=self.gpu > 0, resources_per_worker=per_worker)
+    def scaling(self, excluded: Collection[str] = ()) -> ScalingConfig:
+        """As Ray Train takes them. excluded: ids of nodes that no worker may run on."""
+        amounts = (("CPU", self.cpu), ("GPU", self.gpu), ("memory", self.memory))
+        selectors = dict(self.selectors)
+        if excluded:
+            selectors.setdefault(NODE_LABEL, f"!in({', '.join(sorted(excluded))})")
+        return ScalingConfig(
+            num_workers=self.workers,
+            use_gpu=self.gpu > 0,
+            resources_per_worker={name: value for name, value in amounts if value},
+            accelerator_type=self.accelerator or None,
+            label_selector=selectors or None,
+        )
 
     @property
     def threads(self) -> int:

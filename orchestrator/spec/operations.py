@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.spec.condition import parse_condition
-from orchestrator.spec.words import Duration, Pattern, Size, Words, bytes_of, seconds_of
+from orchestrator.spec.words import Duration, Pattern, Selector, Size, Words, bytes_of, seconds_of
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RACE_STARTS = 3
@@ -108,9 +108,9 @@ class Resources(Words):
     cpu: float = Field(1, gt=0, description="CPUs a worker.")
     gpu: float = Field(0, ge=0, description="GPUs a worker; a fraction shares a GPU. Left out: none.")
     memory: Size | None = Field(None, description='Memory a worker, as Ray counts it: "16GB", "512MiB".')
-    pool: str | None = Field(None, min_length=1, description="Only on nodes with the Ray label `pool` of this value.")
+    pool: Selector | None = Field(None, description="Only on nodes with the Ray label `pool` of this value.")
     accelerator: str | None = Field(None, min_length=1, description="Only on this kind of GPU, as Ray names it: A100.")
-    labels: dict[str, str] = Field(
+    labels: dict[str, Selector] = Field(
         default_factory=dict, description='Only on nodes whose Ray labels match: {region: "in(eu, us)", disk: "!hdd"}.'
     )
     max_concurrent: int | None = Field(None, ge=1, description="At most so many trials at once.")

@@ -13,6 +13,8 @@ from orchestrator.spec.expression import parse
 _SPAN = re.compile(r"(?:(?P<d>\d+(?:\.\d+)?)d)?(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+)s)?")
 _SECONDS: Mapping[str, float] = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?)?B?", re.IGNORECASE)
+_VALUE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_SELECTOR = re.compile(rf"!?(?:{_VALUE}|in\(\s*{_VALUE}(?:\s*,\s*{_VALUE})*\s*\))")
 _BYTES: Mapping[str, int] = {"": 1} | {
     f"{prefix}{suffix}": base ** (power + 1)
     for power, prefix in enumerate("kmgt")
@@ -81,6 +83,13 @@ def _regex(text: Any) -> Any:
     return text
 
 
+def _selector(text: Any) -> Any:
+    if isinstance(text, str) and not _SELECTOR.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} is no selector; write a value, !value, in(one, other) or !in(one, other)")
+    return text
+
+
+Selector = Annotated[str, BeforeValidator(_selector)]
 Formula = Annotated[str, BeforeValidator(_formula)]
 Duration = Annotated[str, BeforeValidator(_duration)]
 Size = Annotated[str, BeforeValidator(_size), WithJsonSchema({"type": ["string", "integer"]})]

@@ -31,3 +31,11 @@ def test_resources_become_a_scaling_config() -> None:
 
 def test_a_sweep_without_resources_gets_one_core_a_trial() -> None:
     assert TrialResources.of({}).scaling().resources_per_worker == {"CPU": 1}
+
+
+def test_places_become_resources_and_label_selectors() -> None:
+    words = {"gpu": 1, "memory": "16GB", "pool": "big", "accelerator": "A100", "labels": {"zone": "in(a, b)"}}
+    scaling = TrialResources.of({"resources": words}).scaling(["n2", "n1"])
+    assert scaling.resources_per_worker == {"CPU": 1, "GPU": 1, "memory": 16_000_000_000}
+    assert scaling.accelerator_type == "A100"
+    assert scaling.label_selector == {"zone": "in(a, b)", "pool": "big", "ray.io/node-id": "!in(n1, n2)"}

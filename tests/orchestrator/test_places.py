@@ -1,0 +1,57 @@
+"""Where trials may run: selectors, and what no node has."""
+
+import pytest
+
+from orchestrator.errors import BadInput
+from orchestrator.places import lacking, meets
+from orchestrator.records import Capacity, Place
+from orchestrator.spec.document import parse_document
+from orchestrator.spec.operations import Resources
+from orchestrator.submit import check
+
+BIG = Place(labels={"pool": "big", "zone": "a"}, memory_bytes=64_000_000_000, accelerators=frozenset({"A100"}))
+SMALL = Place(labels={"pool": "small"}, memory_bytes=8_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("selector", "value", "met"),
+    [
+        ("big", "big", True),
+        ("big", "small", False),
+        ("big", None, False),
+        ("!big", "small", True),
+        ("!big", None, True),
+        ("in(big, small)", "small", True),
+        ("!in(big, small)", "small", False),
+        ("!in(big, small)", "other", True),
+    ],
+)
+def test_selectors_are_met_as_in_ray(selector, value, met):
+    assert meets(selector, value) is met
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ({"pool": "big", "labels": {"zone": "a"}, "gpu": 1, "accelerator": "A100", "memory": "64GB"}, []),
+        ({"pool": "bigg"}, [("pool",)]),
+        ({"labels": {"zone": "b"}}, [("labels", "zone")]),
+        ({"gpu": 1, "accelerator": "H100"}, [("accelerator",)]),
+        ({"memory": "65GB"}, [("memory",)]),
+        ({"pool": "small", "memory": "16GB"}, [()]),
+        ({}, []),
+    ],
+)
+def test_what_no_node_has_is_told(words, keys):
+    assert [key for key, _, _ in lacking(Resources(**words), [BIG, SMALL])] == keys
+
+
+def test_nothing_is_told_of_a_cluster_whose_nodes_are_not_known():
+    assert not list(lacking(Resources(pool="any"), []))
+
+
+def test_a_place_that_is_not_there_is_refused_at_submission_with_the_nearest_one():
+    capacity = Capacity(cpus=8, gpus=8, free_cpus=8, free_gpus=8, nodes=2, places=(BIG, SMALL))
+    document = parse_document("name: x\nresources: {pool: bigg}\n", "f.yaml")
+    with pytest.raises(BadInput, match=r"f.yaml:2:19: no node[\s\S]*Did you mean 'big'"):
+        check(document, capacity, None)
