@@ -14,7 +14,7 @@ import ray
 from ray import tune
 
 from orchestrator.aggregate import Aggregate
-from orchestrator.cluster import groups, guards, propose, race, recorder, search
+from orchestrator.cluster import groups, guards, logpolicies, propose, race, recorder, search
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.messages import Command
 from orchestrator.cluster.population import Population
@@ -131,9 +131,19 @@ def _run(
         wanted=wanted,
         give_up=halt.call,
     )
+    for node in logpolicies.nodes_left(sweep, sweeps):
+        pool.leave(node)
+
+    def leave(node: str) -> bool:
+        others = {each["NodeID"] for each in ray.nodes() if each["Alive"]} - pool.left - {node}
+        if others:
+            pool.leave(node)
+        return bool(others)
+
+    policies = logpolicies.LogPolicies(sweep, lambda trial: settings.trial_directory(sweep.id, trial.id))
     scheduler = recorder.RecordingScheduler(
         rule,
-        recorder.Recorder(rows, sweep, trials, recorder.SystemClock(), limits),
+        recorder.Recorder(rows, sweep, trials, recorder.SystemClock(), limits, policies, leave),
         sweep,
         free_slot=lambda trial_id: mailbox.stop.remote(trial_id),
         again=queue.put_back,

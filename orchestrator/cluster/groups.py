@@ -52,6 +52,7 @@ class Pool:
         """give_up: called with the reason when a group cannot be brought up at all."""
         self._config, self._mailbox, self._wanted, self._give_up = config, mailbox, wanted, give_up
         self._groups: dict[str, threading.Thread] = {}
+        self.left: set[str] = set()
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
         self.size = 0
@@ -70,6 +71,11 @@ class Pool:
         ray.get(self._mailbox.resize.remote(0))
         for group in list(self._groups.values()):
             group.join(timeout=CLOSE_GRACE_S)
+
+    def leave(self, node: str) -> None:
+        """No group stays on, or comes to, the node of this id."""
+        self.left.add(node)
+        ray.get(self._mailbox.leave.remote(node))
 
     def _follow(self) -> None:
         while not self._closing.wait(LOOK_AT_ALLOTMENT_S):
@@ -115,7 +121,7 @@ class Pool:
         return _LeanTrainer(
             serve,
             train_loop_config={"mailbox": self._mailbox, "slot": slot},
-            scaling_config=self._config.resources.scaling(),
+            scaling_config=self._config.resources.scaling(self.left),
             run_config=RunConfig(
                 name=f"{self._config.name}-{slot}",
                 storage_path=str(self._config.storage),

@@ -49,9 +49,11 @@ class _Slot:
     workers: int
     generation: int = 0
     pids: dict[int, int] = field(default_factory=dict)
+    nodes: dict[int, str] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
     lease: _Lease | None = None
     retiring: bool = False
+    for_good: bool = False
     losses_in_a_row: int = 0
     last_loss: str = ""
 
@@ -68,6 +70,7 @@ class Mailbox:
         self._leases: dict[int, _Lease] = {}
         self._last_number = 0
         self._asking: dict[int, int] = {}
+        self._left: set[str] = set()
         self._changed = asyncio.Condition()
 
     # ---- the pool of groups
@@ -75,7 +78,7 @@ class Mailbox:
     async def resize(self, size: int) -> int:
         """Keep `size` slots: those too many retire when they are free, idle ones first. Returns how many lack."""
         kept = [slot for slot in self._slots.values() if not slot.retiring]
-        going = [slot for slot in self._slots.values() if slot.retiring]
+        going = [slot for slot in self._slots.values() if slot.retiring and not slot.for_good]
         for slot in sorted(kept, key=lambda slot: slot.lease is not None)[: max(len(kept) - size, 0)]:
             slot.retiring = True
         for slot in [slot for slot in going if slot.lease is not None][: max(size - len(kept), 0)]:
@@ -83,6 +86,13 @@ class Mailbox:
             kept.append(slot)
         await self._tell()
         return max(size - len(kept), 0)
+
+    async def leave(self, node: str) -> None:
+        """Groups with a worker on this node retire for good when they are free, and so do those that turn up there."""
+        self._left.add(node)
+        for slot in self._slots.values():
+            self._retire_from(slot)
+        await self._tell()
 
     async def open(self, name: str, workers: int) -> None:
         """A group of `workers` is being started under this name."""
@@ -138,7 +148,8 @@ class Mailbox:
         slot = next(slot for slot in self._slots.values() if slot.ready)
         slot.lease = self._leases[number] = _Lease(number, trial_id, slot)
         pids = ", ".join(str(pid) for _, pid in sorted(slot.pids.items()))
-        return number, Started(where=f"{slot.name}, pid {pids}")
+        nodes = tuple(node for _, node in sorted(slot.nodes.items()))
+        return number, Started(where=f"{slot.name}, pid {pids}", nodes=nodes)
 
     async def run(self, number: int, command: Command) -> Happening:
         """Hand a leased slot its command; wait for the first thing that happens."""
@@ -181,12 +192,15 @@ class Mailbox:
         await self._tell()
         return slot.generation
 
-    async def next_command(self, name: str, generation: int, rank: int, pid: int) -> tuple[int, Command] | Verdict:
-        """Wait for a command; returns its lease, too. LEAVE: there will be none."""
+    async def next_command(
+        self, name: str, generation: int, rank: int, pid: int, node: str = ""
+    ) -> tuple[int, Command] | Verdict:
+        """Wait for a command; returns its lease, too. LEAVE: there will be none. node: id of the worker's."""
         slot = self._current(name, generation)
         if slot is None:
             return self._farewell(name)
-        slot.pids[rank] = pid
+        slot.pids[rank], slot.nodes[rank] = pid, node
+        self._retire_from(slot)
         slot.waiting.add(rank)
         if len(slot.waiting) == slot.workers:
             slot.losses_in_a_row = 0
@@ -263,6 +277,10 @@ class Mailbox:
         lease.happenings.append(bad[0] if bad else ends[0])
         self._end(lease)
 
+    def _retire_from(self, slot: _Slot) -> None:
+        if self._left & set(slot.nodes.values()):
+            slot.retiring = slot.for_good = True
+
     def _end(self, lease: _Lease) -> None:
         lease.over = True
         if lease.slot.lease is lease:
@@ -272,6 +290,7 @@ class Mailbox:
         slot.generation += 1
         slot.waiting.clear()
         slot.pids.clear()
+        slot.nodes.clear()
         if slot.lease is not None:
             slot.lease.happenings.append(Ended(outcome=Outcome.LOST, reason=reason))
             self._end(slot.lease)

@@ -39,9 +39,13 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A slot was leased; training begins when the trial is told to go on. where: slot and process ids, for people."""
+    """A slot was leased; training begins when the trial is told to go on.
+
+    where: slot and process ids, for people. nodes: ids of the nodes of its workers, by rank.
+    """
 
     where: str
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

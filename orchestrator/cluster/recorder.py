@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler
 from orchestrator.aggregate import Aggregate
 from orchestrator.clock import SystemClock as SystemClock
 from orchestrator.cluster.guards import Limits, StopIf
+from orchestrator.cluster.logpolicies import LEFT, Finding, LogPolicies
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.population import Population, Turn
 from orchestrator.cluster.search import row_id, steps_of
@@ -34,9 +35,22 @@ SIZE_COLUMNS = ("params", "active_params", "train_flops_per_token")
 class Recorder:
     """Moves trials and writes their reports, as things happen."""
 
-    def __init__(self, store: TrialStore, sweep: Sweep, trials: Sequence[Trial], clock: Clock, limits: Limits) -> None:
-        """limits: is told when trials take and leave their places."""
+    def __init__(
+        self,
+        store: TrialStore,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        clock: Clock,
+        limits: Limits,
+        policies: LogPolicies,
+        leave: Callable[[str], bool],
+    ) -> None:
+        """limits: is told when trials take and leave their places.
+
+        leave: keeps the sweep off the node of this id; False where there would be no other.
+        """
         self._store, self._sweep, self._clock, self._limits = store, sweep, clock, limits
+        self._policies, self._leave = policies, leave
         self._aggregate = Aggregate.of(sweep.spec, sweep.goal)
         self._trials = {trial.id: trial for trial in trials}
         self._losses: dict[int, int] = {}
@@ -46,12 +60,13 @@ class Recorder:
         """As last written."""
         return self._trials[trial_id]
 
-    def started(self, trial_id: int, where: str) -> None:
+    def started(self, trial_id: int, started: Started) -> None:
         """A slot was leased to it."""
         trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
         self._identified.discard(trial_id)
         self._limits.started(trial_id)
-        LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, where)
+        self._policies.started(trial, started.nodes)
+        LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, started.where)
 
     def reported(self, trial_id: int, reported: Reported) -> None:
         """A row of its curve."""
@@ -149,6 +164,9 @@ class Recorder:
     def failed(self, trial_id: int, ended: Ended) -> bool:
         """It ended badly. Returns whether it gets another attempt."""
         trial = self._trials[trial_id]
+        finding = self._policies.find(trial, ended.reason)
+        if finding is not None and (again := self._by_policy(trial_id, ended, finding)) is not None:
+            return again
         if ended.outcome is Outcome.LOST:
             losses = self._losses[trial_id] = self._losses.get(trial_id, 0) + 1
             again = losses < LOSSES_WITHOUT_PROGRESS
@@ -161,6 +179,21 @@ class Recorder:
             trial_id, TrialState.PENDING if again else TrialState.FAILED, ended.reason, ended.checkpoint, own=True
         )
         return again
+
+    def _by_policy(self, trial_id: int, ended: Ended, finding: Finding) -> bool | None:
+        """Whether it gets another attempt; None where the policy changes nothing."""
+        why = f"its log matches {finding.pattern!r}"
+        if finding.action == "no_retry":
+            reason = f"{ended.reason}; not tried again: {why}"
+            own = ended.outcome is not Outcome.LOST
+            self.ended(trial_id, TrialState.FAILED, reason, ended.checkpoint, own=own)
+            return False
+        if ended.outcome is Outcome.HOPELESS or not finding.node or not self._leave(finding.node):
+            return None
+        self._store.note(trial_id, f"{LEFT}{finding.node}", reason=why, now=self._clock.now())
+        reason = f"{ended.reason}; the sweep leaves node {finding.node[:12]}: {why}"
+        self.ended(trial_id, TrialState.PENDING, reason, ended.checkpoint)
+        return True
 
 
 class RecordingScheduler(FIFOScheduler):
@@ -192,7 +225,7 @@ class RecordingScheduler(FIFOScheduler):
         trial_id, happening = row_id(trial.trial_id), result[HAPPENING]
         match happening:
             case Started():
-                self._recorder.started(trial_id, happening.where)
+                self._recorder.started(trial_id, happening)
                 self._rule.moved(self._recorder.trial(trial_id))
                 return self.CONTINUE
             case Reported():

@@ -58,7 +58,8 @@ def serve(config: dict[str, Any]) -> None:
     # What is loaded now stays; a collection need not walk it after every trial
     gc.collect()
     gc.freeze()
-    while (order := _call(seat.mailbox.next_command, seat.slot, seat.generation, seat.rank, os.getpid())) != LEAVE:
+    here = os.getpid(), ray.get_runtime_context().get_node_id()
+    while (order := _call(seat.mailbox.next_command, seat.slot, seat.generation, seat.rank, *here)) != LEAVE:
         _give_way_if(order, seat)
         lease, command = order
         ended = _run(seat, lease, command)

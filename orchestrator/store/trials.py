@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections import defaultdict
@@ -18,10 +17,11 @@ from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_mo
 from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
-from orchestrator.store.database import AnyRow, Database, insert, insert_in, is_id
+from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.held import held_s
 from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
+from orchestrator.store.summaries import summarise
 
 NAMES_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
 _ADVANCE = (
@@ -137,7 +137,7 @@ class SqlTrials:
             sweeps = _sweeps_of(connection, {report.trial_id for report in reports} | set(checkpoints))
             fresh = _insert_points(connection, reports)
             alarms = _alarms(connection, fresh, sweeps)
-            _summarise(connection, fresh, sweeps)
+            summarise(connection, fresh, sweeps)
             update_scores(connection, fresh, sweeps)
             _advance(connection, reports)
             for trial_id, path in sorted(checkpoints.items()):
@@ -181,6 +181,13 @@ class SqlTrials:
         """Seconds for which the sweep's trials held their places, added up over all attempts that are over."""
         with self._database.read() as connection:
             return held_s(connection, sweep_id)
+
+    def note(self, trial_id: int, what: str, *, reason: str, now: datetime) -> None:
+        """Write an event of a trial that moves nothing. Raises NotFound."""
+        with self._database.write() as connection:
+            sweep_id = _lock_trial(connection, trial_id).sweep_id
+            noted = audit.event(sweep_id, Actor.DRIVER, what, reason=reason, now=now, trial_id=trial_id)
+            audit.write_events(connection, [noted])
 
     def perturb_trial(
         self,
@@ -498,58 +505,6 @@ def _alarms(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[
             )
         before[report.trial_id] |= report.metrics
     return events
-
-
-def _summarise(connection: sa.Connection, fresh: Sequence[Report], sweeps: Mapping[int, AnyRow]) -> None:
-    """Bring `trial_metric` up to date: last by (attempt, step); best by the goal, the first of equals."""
-    rows: dict[bool, dict[tuple[int, str], dict[str, Any]]] = {False: {}, True: {}}
-    for report in fresh:
-        sweep = sweeps[report.trial_id]
-        for name, value in report.metrics.items():
-            maximize = name == sweep.metric and sweep.goal == "maximize"
-            new = {
-                "trial_id": report.trial_id,
-                "name": name,
-                "last": value,
-                "last_attempt": report.attempt,
-                "last_step": report.step,
-                "best": value,
-                "best_step": report.step,
-            }
-            key = (report.trial_id, name)
-            rows[maximize][key] = _merged(rows[maximize].get(key), new, maximize)
-    for maximize, summaries in rows.items():
-        if summaries:
-            connection.execute(
-                _upsert_summary(connection.dialect.name, maximize), [summaries[key] for key in sorted(summaries)]
-            )
-
-
-def _merged(old: dict[str, Any] | None, new: dict[str, Any], maximize: bool) -> dict[str, Any]:
-    if old is None:
-        return new
-    sign = -1 if maximize else 1
-    last = max(old, new, key=lambda row: (row["last_attempt"], row["last_step"]))
-    best = min(old, new, key=lambda row: (sign * row["best"], row["best_step"]))
-    return {**last, "best": best["best"], "best_step": best["best_step"]}
-
-
-@functools.cache  # to put it together took a third of the time of recording a report
-def _upsert_summary(dialect: str, maximize: bool) -> sa.Executable:
-    statement = insert_in(dialect, t.trial_metric)
-    old, new = t.trial_metric.c, statement.excluded
-    newer = sa.tuple_(new.last_attempt, new.last_step) > sa.tuple_(old.last_attempt, old.last_step)
-    better = sa.or_(
-        new.best > old.best if maximize else new.best < old.best,
-        sa.and_(new.best == old.best, new.best_step < old.best_step),
-    )
-    return statement.on_conflict_do_update(
-        index_elements=["trial_id", "name"],
-        set_={
-            **{name: sa.case((newer, new[name]), else_=old[name]) for name in ("last", "last_attempt", "last_step")},
-            **{name: sa.case((better, new[name]), else_=old[name]) for name in ("best", "best_step")},
-        },
-    )
 
 
 def _advance(connection: sa.Connection, reports: Sequence[Report]) -> None:

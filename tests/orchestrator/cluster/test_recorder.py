@@ -11,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from orchestrator.aggregate import Aggregate
 from orchestrator.cluster import search
 from orchestrator.cluster.guards import Limits, StopIf, keeping_healthy
+from orchestrator.cluster.logpolicies import LogPolicies, nodes_left
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.recorder import LOSSES_WITHOUT_PROGRESS, Recorder, RecordingScheduler
 from orchestrator.cluster.seeds import SeedGroups
@@ -38,6 +39,7 @@ class Bench:
         self.ids = [trial.id for trial in store.trials.trials(self.sweep.id)]
         self.freed: list[int] = []
         self.clock = FakeClock(NOW)
+        self.left: set[str] = set()
         self.directory = Path(str(store.database.url.database)).parent
         self.take_over()
 
@@ -50,7 +52,8 @@ class Bench:
         worth = Aggregate.of(self.sweep.spec, self.sweep.goal)
         rule.replay([(t, worth.running(self.store.trials.curve(t.id, self.sweep.metric))) for t in known])
         self.limits = Limits(self.sweep, self.store.trials, self.clock)
-        recorder = Recorder(self.store.trials, self.sweep, trials, self.clock, self.limits)
+        policies = LogPolicies(self.sweep, lambda trial: self.directory / str(trial.id))
+        recorder = Recorder(self.store.trials, self.sweep, trials, self.clock, self.limits, policies, self.leave)
         self.scheduler = RecordingScheduler(
             rule,
             recorder,
@@ -62,6 +65,13 @@ class Bench:
         for trial in trials:
             self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
 
+    def leave(self, node: str) -> bool:
+        """There are two nodes."""
+        others = {"node-1", "node-2"} - self.left - {node}
+        if others:
+            self.left.add(node)
+        return bool(others)
+
     def tune(self, n: int) -> Any:
         return SimpleNamespace(trial_id=str(self.ids[n]))
 
@@ -71,8 +81,8 @@ class Bench:
             self.scheduler.on_trial_complete(None, self.tune(n), {})
         return decision
 
-    def start(self, n: int) -> None:
-        assert self.say(n, Started(where="slot-0")) == CONTINUE
+    def start(self, n: int, *nodes: str) -> None:
+        assert self.say(n, Started(where="slot-0", nodes=nodes)) == CONTINUE
 
     def report(self, n: int, step: int, value: float, **metrics: float) -> str:
         return self.say(n, Reported(step=step, metrics={"val_bpb": value} | metrics))
@@ -370,3 +380,49 @@ def test_nothing_more_is_handed_out_once_the_budget_is_used_up(sqlite: Store) ->
     assert queue.next_trial() is not None
     spent = "used up"
     assert (queue.is_finished(), queue.next_trial(), queue.unfinished) == (True, None, 1)
+
+
+OUT_OF_MEMORY = {"pattern": "CUDA out of memory", "action": "no_retry"}
+ECC = {"pattern": "uncorrectable ECC", "action": "exclude_node"}
+
+
+def test_a_line_in_the_log_can_say_that_another_try_is_no_use(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2, retries=5, log_policies=[OUT_OF_MEMORY])
+    failed = Ended(outcome=Outcome.FAILED, reason="RuntimeError: something")
+    directory = bench.directory / str(bench.ids[0])
+    directory.mkdir()
+    log = directory / "log.txt"
+    log.write_text("of an earlier attempt: CUDA out of memory\n")
+    bench.start(0)
+    assert bench.say(0, failed) == CONTINUE
+    bench.start(0)
+    log.write_text(log.read_text() + "torch: CUDA out of memory. Tried to allocate 2 GiB\n")
+    assert bench.say(0, failed) == STOP
+    ended = bench.trial(0)
+    assert (ended.state, ended.failures) == (TrialState.FAILED, 2)
+    assert ended.reason == "RuntimeError: something; not tried again: its log matches 'CUDA out of memory'"
+    bench.start(1)
+    assert bench.say(1, Ended(outcome=Outcome.FAILED, reason="OutOfMemoryError: CUDA out of memory")) == STOP
+
+
+def test_a_bad_node_is_left_at_no_cost_to_the_trial_as_long_as_there_is_another(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, retries=0, log_policies=[ECC])
+    failed = Ended(outcome=Outcome.FAILED, reason="RuntimeError: uncorrectable ECC error")
+    directory = bench.directory / str(bench.ids[0])
+    directory.mkdir()
+    bench.start(0, "node-1", "node-2")
+    (directory / "log.txt").write_text("fine here\n")
+    (directory / "log.rank1.txt").write_text("GPU 0: uncorrectable ECC error\n")
+    assert bench.say(0, failed) == CONTINUE
+    assert (bench.trial(0).state, bench.trial(0).failures, bench.left) == (TrialState.PENDING, 0, {"node-2"})
+    assert nodes_left(bench.sweep, sqlite.sweeps) == {"node-2"}
+    bench.start(0, "node-1", "node-1")
+    assert bench.say(0, failed) == STOP, "there is no other node, so it is a failure like others"
+    assert (bench.trial(0).state, bench.trial(0).failures) == (TrialState.FAILED, 1)
+
+
+def test_a_log_that_meets_no_policy_changes_nothing(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1, retries=1, log_policies=[OUT_OF_MEMORY, ECC])
+    bench.start(0, "node-1")
+    assert bench.say(0, Ended(outcome=Outcome.FAILED, reason="OSError: disk full")) == CONTINUE
+    assert (bench.trial(0).failures, bench.left) == (1, set())
