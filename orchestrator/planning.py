@@ -167,6 +167,12 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             f"a race compares every pair of configurations: {len(seen):,} are more than {MOST_RACERS:,}. "
             "Sweep fewer values, or leave `policy: race` out."
         )
+    if spec.seeds.policy == "race":
+        most = len(seen) * len(spec.seeds.numbers)
+        notes.append(
+            f"a race: {len(spec.seeds.planned)} seeds each at first, {len(spec.seeds.numbers)} at most for those that "
+            f"cannot be told from the best: {len(trials):,} to {most:,} trials"
+        )
     notes += [*_unheard(spec, trials), *_unranked(spec, trials)]
     if spec.search.method in ("grid", "list"):
         notes += _without_effect(spec, trials)

@@ -206,6 +206,9 @@ class TrialStore(Protocol):
     def held_s(self, sweep_id: int) -> float:
         """Seconds for which the sweep's trials held their places, added up over all attempts that are over."""
 
+    def adopt_trial(self, trial_id: int, *, parent_trial_id: int, parent_step: int) -> Trial:
+        """Write what a trial starts from."""
+
     def note(self, trial_id: int, what: str, *, reason: str, now: datetime) -> None:
         """Write an event of a trial that moves nothing."""
 

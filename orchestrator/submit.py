@@ -190,7 +190,9 @@ def submit(
         goal=spec.metric.goal,
         user=user,
     )
-    planned = accepted.plan.trials if rerun else with_identities(accepted.plan.trials, trials, sizer)[0]
+    # What starts from another's checkpoint is not what started from nothing
+    anew = rerun or spec.start_from is not None
+    planned = accepted.plan.trials if anew else with_identities(accepted.plan.trials, trials, sizer)[0]
     return store.add_sweep(new, planned, now=clock.now(), once=once)
 
 

@@ -14,18 +14,19 @@ import ray
 from ray import tune
 
 from orchestrator.aggregate import Aggregate
-from orchestrator.cluster import groups, guards, logpolicies, propose, race, recorder, search
+from orchestrator.cluster import groups, guards, logpolicies, origin, propose, race, recorder, search
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.messages import Command
 from orchestrator.cluster.population import Population
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
-from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS
+from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, TrialState
 from orchestrator.ports import SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
 from orchestrator.spec.model import POPULATION
+from workloads.errors import CheckpointError
 
 LOG = logging.getLogger(__name__)
 ASKED = "the driver was asked to stop"
@@ -63,6 +64,12 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     limits.close()
     if limits.exhausted() or (not trials and not (proposals and proposals.left)):
         return ENDED_ALL
+    try:
+        source = origin.Origin(sweep, sweeps, rows)
+    except CheckpointError as error:
+        for trial in trials:
+            rows.end_trial(trial.id, TrialState.FAILED, reason=str(error), now=clock.now())
+        return ENDED_ALL
     resources = TrialResources.of(sweep.spec)
     ray.init(address="auto", namespace=f"orch-{settings.instance}", log_to_driver=False, logging_level=logging.WARNING)
     # Tune would list the files of its loggers that it does not find
@@ -71,7 +78,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     # After ray.init, whose own handler would take its place
     signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, proposals, settings, sweeps, rows, resources, limits, halt)
+        _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, halt)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
     finally:
@@ -88,6 +95,7 @@ def _run(
     sweeps: SweepStore,
     rows: TrialStore,
     resources: TrialResources,
+    source: origin.Origin,
     limits: guards.Limits,
     halt: _Halt,
 ) -> None:
@@ -103,7 +111,7 @@ def _run(
             config={**guards.keeping_healthy(sweep.spec, trial.config), "seed": trial.seed},
             directory=str(directories.of(trial)),
             checkpoints=str(directories.checkpoints(trial)),
-            parent=directories.parent(trial),
+            parent=directories.parent(source.adopt(trial)),
         )
         return {"mailbox": mailbox_name, "command": command}
 

@@ -48,19 +48,20 @@ class Cells:
                 continue
             assigned[name] = formula.value(self._reader(assigned)) if formula else drawn[name]
         assigned = {name: assigned[name] for name in self._parameters if name in assigned}
-        if not all(self._true(constraint, assigned) for constraint in self._constraints):
+        # A constraint on something that a cell does not have does not concern it: `k < num_experts` and a dense layer
+        if not all(self._true(constraint, assigned, absent=True) for constraint in self._constraints):
             return None
         return self.resolver.resolve(assigned, lenient=True)
 
-    def _true(self, expression: Expression, assigned: Mapping[str, Any]) -> bool:
-        """A condition on something that this cell does not have is false."""
+    def _true(self, expression: Expression, assigned: Mapping[str, Any], *, absent: bool = False) -> bool:
+        """Whether it holds; absent: what counts where it reads something that this cell does not have."""
         reader = self._reader(assigned)
         for name in expression.names:
             try:
                 reader(name)
             except KeyError:
                 if self._exists_somewhere(name):
-                    return False
+                    return absent
                 raise ExpressionError(f"{expression.text!r} reads {name!r}, which no workload has") from None
         return bool(expression.value(reader))
 

@@ -182,6 +182,13 @@ class SqlTrials:
         with self._database.read() as connection:
             return held_s(connection, sweep_id)
 
+    def adopt_trial(self, trial_id: int, *, parent_trial_id: int, parent_step: int) -> Trial:
+        """Write what a trial starts from. Raises NotFound."""
+        values = {"parent_trial_id": parent_trial_id, "parent_step": parent_step}
+        with self._database.write() as connection:
+            connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(values))
+            return _load_one(connection, trial_id)
+
     def note(self, trial_id: int, what: str, *, reason: str, now: datetime) -> None:
         """Write an event of a trial that moves nothing. Raises NotFound."""
         with self._database.write() as connection:

@@ -98,7 +98,9 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     def check_sweep(body: Question, _: Viewer) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
         accepted = check(read_document(body.text, body.file), service.capacity(), service.sizer)
-        shared = with_identities(accepted.plan.trials, trials, service.sizer)[1]
+        # What starts from another's checkpoint has no result yet
+        planned = accepted.plan.trials if accepted.spec.start_from is None else ()
+        shared = with_identities(planned, trials, service.sizer)[1]
         told = None
         if body.forecast and service.sizer is not None:
             told = forecast(accepted.spec, accepted.plan, service.sizer, History(sweeps, trials, service.board))

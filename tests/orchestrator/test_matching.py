@@ -59,3 +59,48 @@ def test_an_impossible_configuration_is_told_and_the_process_goes_on(sizer):
     with pytest.raises(BadInput, match="unknown key"):
         sizer.size({"model": {"nothing": 1}})
     assert sizer.size({"model": {"d_model": 8}})["params"] > 0
+
+
+GOLDEN = """\
+name: golden
+workload:
+  model: {d_model: 32, n_layers: 1, mixer: gru, feedforward: {name: dense, hidden: 96}}
+  training: {sequence_length: 16, batch_size: 2}
+parameters:
+  model.feedforward.name: [dense, moe]
+  model.feedforward.router.k: {values: [1, 2, 4], when: "feedforward.name == 'moe'"}
+  model.feedforward.num_experts: {expr: "4 * k", when: "feedforward.name == 'moe'"}
+  training.steps: [100, 200]
+  training.warmup_steps: {expr: "steps // 10"}
+constraints: ["not (steps == 100 and feedforward.name == 'moe' and k == 2)"]
+match: {by: active_parameters, adjust: [model.feedforward.expert_hidden, model.feedforward.hidden]}
+"""
+
+
+def test_a_conditional_derived_and_matched_sweep_resolves_to_the_table_written_by_hand(sizer):
+    """By hand: a gated layer has 3 · 32 weights a hidden unit, so the dense one has 96 · 96 = 9216.
+
+    k experts of width w among 4k have 96 · k · w + 32 · 4k: nearest to 9216 at w = 95 (+32), 47 (+64) and 23 (+128).
+    The first dense variant sets the budget; the second is matched by its own width, which comes out as it was.
+    """
+    plan = make_plan(load_spec(GOLDEN), sizer)
+    rows = []
+    for trial in plan.trials:
+        feedforward, training = trial.config["model"]["feedforward"], trial.config["training"]
+        active = budget({**trial.config, "seed": 0}).active_params
+        width = feedforward.get("expert_hidden", feedforward.get("hidden"))
+        chosen = feedforward["router"]["k"] if feedforward["name"] == "moe" else None
+        rows.append(
+            (feedforward["name"], chosen, feedforward.get("num_experts"), width, training["steps"],
+             training["warmup_steps"], active)
+        )  # fmt: skip
+    assert rows == [
+        ("dense", None, None, 96, 100, 10, 32032),
+        ("dense", None, None, 96, 200, 20, 32032),
+        ("moe", 1, 4, 95, 100, 10, 32064),
+        ("moe", 1, 4, 95, 200, 20, 32064),
+        ("moe", 2, 8, 47, 200, 20, 32096),
+        ("moe", 4, 16, 23, 100, 10, 32160),
+        ("moe", 4, 16, 23, 200, 20, 32160),
+    ]
+    assert (plan.configurations, plan.constrained) == (7, 1)

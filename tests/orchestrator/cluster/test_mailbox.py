@@ -190,3 +190,25 @@ async def test_workers_of_a_retired_slot_leave() -> None:
     _, workers = await a_group(box)
     await box.resize(0)
     assert [await worker for worker in workers] == [Verdict.LEAVE]
+
+
+async def test_a_node_that_is_left_keeps_no_group_and_gets_none() -> None:
+    box = Mailbox()
+    verdicts = []
+    for name, node in (("slot-0", "bad"), ("slot-1", "good")):
+        await box.open(name, 1)
+        generation = await box.hello(name)
+        verdicts.append(await soon(box.next_command(name, generation, 0, 100, node)))
+    number, started = await box.lease(1)
+    assert started.nodes == ("bad",)
+    await box.leave("bad")
+    await settle()
+    assert not verdicts[0].done(), "it may finish what it does"
+    await box.release(number)
+    await settle()
+    assert verdicts[0].result() == Verdict.LEAVE
+    assert not verdicts[1].done()
+    assert await box.resize(2) == 1, "a group that left does not come back"
+    await box.open("slot-2", 1)
+    generation = await box.hello("slot-2")
+    assert await box.next_command("slot-2", generation, 0, 101, "bad") == Verdict.LEAVE
