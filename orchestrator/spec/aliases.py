@@ -20,15 +20,18 @@ def _same(value: Any) -> Any:
 
 
 def _goal(smaller_is_better: Any) -> Any:
-    return {True: "minimize", False: "maximize"}.get(smaller_is_better, smaller_is_better)
+    if not isinstance(smaller_is_better, bool):
+        return smaller_is_better
+    return "minimize" if smaller_is_better else "maximize"
 
 
 def _method(name: Any) -> Any:
-    return {"bayes": "tpe", "single": "grid", "async_halving": "random", "adaptive_asha": "random"}.get(name, name)
+    words = {"bayes": "tpe", "single": "grid", "async_halving": "random", "adaptive_asha": "random"}
+    return words.get(name, name) if isinstance(name, str) else name
 
 
 def _stopper(name: Any) -> Any:
-    return {"async_halving": "asha", "adaptive_asha": "asha"}.get(name)
+    return {"async_halving": "asha", "adaptive_asha": "asha"}.get(name) if isinstance(name, str) else None
 
 
 MOVES: tuple[tuple[Path, Path, Change], ...] = (
@@ -124,11 +127,16 @@ def _translate_parameters(document: Document) -> None:
             del words["type"]
             if PARAMETER_TYPES[kind] and "distribution" not in words:
                 words["distribution"] = PARAMETER_TYPES[kind]
-        elif kind == "log" and {"min", "max"} <= set(words):
+        elif kind == "log" and all(_is_exponent(words.get(key)) for key in ("min", "max")):
             # Determined gives a log range by its exponents.
             del words["type"]
             base = words.pop("base", 10.0)
+            base = base if _is_exponent(base) and base > 0 else 10.0
             words |= {"distribution": "log_uniform_values", "min": base ** words["min"], "max": base ** words["max"]}
+
+
+def _is_exponent(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 100
 
 
 _ABSENT = object()

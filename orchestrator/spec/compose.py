@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.errors import BadInput, Complaint
 from orchestrator.spec.aliases import translate
-from orchestrator.spec.document import Document, Path, parse_document
+from orchestrator.spec.document import Document, Path, expect_mapping, parse_document
 from workloads.errors import nearest
 
 MAX_FILES = 50
@@ -35,6 +35,9 @@ def compose(path: FilePath, read: Read, *, profile: str | None = None, assignmen
         if not isinstance(profiles, dict) or profile not in profiles:
             known = list(profiles) if isinstance(profiles, dict) else []
             raise BadInput([Complaint(f"there is no profile {profile!r}.", str(path), hint=nearest(profile, known))])
+        if not isinstance(profiles[profile], dict):
+            message = f"the profile {profile!r} is no mapping; it is laid over the file's own sections."
+            raise BadInput([document.complaint(("profiles", profile), message)])
         overlay = Document(document.source, profiles[profile], *_below(document, ("profiles", profile)))
         translate(overlay)
         _merge(document, overlay, (), ())
@@ -50,8 +53,7 @@ def _with_bases(path: FilePath, read: Read, trail: tuple[FilePath, ...]) -> Docu
     if len(trail) >= MAX_FILES:
         raise BadInput([Complaint(f"`extends` is nested deeper than {MAX_FILES} files.", str(path))])
     document = parse_document(read(path), str(path))
-    if not isinstance(document.data, dict):
-        return document
+    expect_mapping(document)
     bases = document.data.pop("extends", [])
     names = [bases] if isinstance(bases, str) else bases
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

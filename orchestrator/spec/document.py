@@ -111,6 +111,14 @@ def parse_document(text: str | bytes, file: str) -> Document:
     return document
 
 
+def expect_mapping(document: Document) -> None:
+    """Raises BadInput unless the document is a mapping, as every sweep file is."""
+    if not isinstance(document.data, dict):
+        kind = "a list" if isinstance(document.data, list) else "a single value"
+        message = f"a sweep file is a mapping with `name`, `workload`, ...; this is {kind}"
+        raise BadInput([document.complaint((), message)])
+
+
 class _Loader(yaml.SafeLoader):
     """Resolves no tags by itself, so that a tag on a node is one that the file wrote."""
 

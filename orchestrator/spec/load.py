@@ -12,7 +12,7 @@ import pydantic
 from orchestrator.errors import BadInput, Complaint
 from orchestrator.spec import options
 from orchestrator.spec.aliases import translate
-from orchestrator.spec.document import Document, Path, parse_document
+from orchestrator.spec.document import Document, Path, expect_mapping, parse_document
 from orchestrator.spec.model import Metric, Parameter, SweepSpec
 from orchestrator.spec.resolve import Assignment, Resolver, UnknownParameter, is_structural
 from orchestrator.spec.words import Words
@@ -40,13 +40,13 @@ def read_document(text: str | bytes, file: str) -> Document:
         BadInput: it is not YAML, or it extends another file.
     """
     document = parse_document(text, file)
-    if isinstance(document.data, dict) and "extends" in document.data:
+    expect_mapping(document)
+    if "extends" in document.data:
         message = "`extends` names files beside this one, which are not here."
         hint = "`orch submit FILE` reads and merges them."
         raise BadInput([document.complaint(("extends",), message, hint, at_key=True)])
     translate(document)
-    if isinstance(document.data, dict):
-        document.data.pop("profiles", None)
+    document.data.pop("profiles", None)
     return document
 
 
@@ -68,11 +68,7 @@ def check_document(document: Document) -> SweepSpec:
 
 
 def _parsed(document: Document) -> SweepSpec:
-    if not isinstance(document.data, Mapping):
-        kind = "a list" if isinstance(document.data, list) else "a single value"
-        raise BadInput(
-            [document.complaint((), f"a sweep file is a mapping with `name`, `workload`, ...; this is {kind}")]
-        )
+    expect_mapping(document)
     try:
         return SweepSpec.model_validate(document.data)
     except pydantic.ValidationError as error:
