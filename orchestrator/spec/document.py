@@ -19,6 +19,7 @@ from orchestrator.errors import BadInput, Complaint
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000  # after aliases are written out; a "billion laughs" file stops here
 MAX_DEPTH = 40
+MAX_OPEN = 1000
 
 Path = tuple[str | int, ...]
 
@@ -89,6 +90,8 @@ def parse_document(text: str | bytes, file: str) -> Document:
     """
     text = _decoded(text, file)
     document = Document(Source(file, tuple(text.splitlines())))
+    if _open_brackets(text) > MAX_OPEN:
+        raise BadInput([Complaint(f"nested deeper than {MAX_DEPTH} levels", file)])
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -195,6 +198,15 @@ class _Builder:
 
     def _complain(self, position: Position, message: str) -> None:
         self.complaints.append(self.document._at(position, message))
+
+
+def _open_brackets(text: str) -> int:
+    """The most that are open at once, quoted ones included: the reader's time grows with the square of it."""
+    depth = deepest = 0
+    for sign in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if sign in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _decoded(text: str | bytes, file: str) -> str:
