@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.messages import Reported
+from orchestrator.cluster.guards import Limits
+from orchestrator.cluster.logpolicies import LogPolicies
+from orchestrator.cluster.messages import Reported, Started
 from orchestrator.cluster.recorder import Recorder
 from orchestrator.errors import BadInput
 from orchestrator.identity import identity_of
@@ -65,12 +67,19 @@ def accept(store: Store, text: str, *, sizer: Data | None = None, rerun: bool = 
     )
 
 
+def a_recorder(store: Store, sweep: Sweep, trials: list[Trial]) -> Recorder:
+    clock = FakeClock()
+    policies = LogPolicies(sweep, lambda trial: Path("nowhere"))
+    limits = Limits(sweep, store.trials, clock)
+    return Recorder(store.trials, sweep, trials, clock, limits, policies, lambda node: False)
+
+
 def run(store: Store, sweep: Sweep, *, code: str | None = None, last: TrialState = TrialState.SUCCEEDED) -> list[Trial]:
     """Trains every open trial, as its driver would record it. Returns those that ran."""
     trials = [trial for trial in store.trials.trials(sweep.id) if trial.state is TrialState.PENDING]
-    recorder = Recorder(store.trials, sweep, trials, FakeClock())
+    recorder = a_recorder(store, sweep, trials)
     for trial in trials:
-        recorder.started(trial.id, "here")
+        recorder.started(trial.id, Started(where="here"))
         for step, value in ((10, 3.0), (20, 2.0 + trial.config["training"]["lr"])):
             metrics = {"val_bpb": value, "val_accuracy": 1 / value, "data_checksum": float(CHECKSUM)}
             recorder.reported(trial.id, Reported(step=step, metrics=metrics, code=code or CODE))
@@ -143,9 +152,9 @@ def test_a_trial_that_did_not_reach_its_end_is_not_shared(lone_store, end):
 def test_a_trial_that_other_code_began_is_nothing_that_another_could_be(lone_store):
     sweep = accept(lone_store, GRID.format(name="first"))
     trial = lone_store.trials.trials(sweep.id)[0]
-    recorder = Recorder(lone_store.trials, sweep, [trial], FakeClock())
+    recorder = a_recorder(lone_store, sweep, [trial])
     for code, step in (("old", 10), ("new", 20)):
-        recorder.started(trial.id, "here")
+        recorder.started(trial.id, Started(where="here"))
         metrics = {"val_bpb": 2.0, "data_checksum": float(CHECKSUM)}
         recorder.reported(trial.id, Reported(step=step, metrics=metrics, code=code))
         before = lone_store.trials.trial(trial.id).identity
