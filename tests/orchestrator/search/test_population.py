@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.guards import Limits, StopIf
+from orchestrator.cluster.logpolicies import LogPolicies
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
 from orchestrator.cluster.population import Population
 from orchestrator.cluster.recorder import Recorder, RecordingScheduler
@@ -58,9 +59,12 @@ class World:
         waiting = deque(sorted(self.store.trials.requeue_trials(self.sweep.id, reason="", now=NOW), key=_step))
         population = Population(self.sweep, self.trials, self.store.trials, self.directories)
         limits = Limits(self.sweep, self.store.trials, FixedClock())
+        policies = LogPolicies(self.sweep, self.directories.checkpoints)
         scheduler = RecordingScheduler(
             population,
-            Recorder(self.store.trials, self.sweep, list(waiting), FixedClock(), limits),
+            Recorder(
+                self.store.trials, self.sweep, list(waiting), FixedClock(), limits, policies, leave=lambda node: False
+            ),
             self.sweep,
             free_slot=lambda _: None,
             stop_if=StopIf(self.sweep, self.store.trials, self.directories.checkpoints),
