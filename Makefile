@@ -19,8 +19,12 @@ quickstart: install ## Install, start the service, run sweeps/quickstart.yaml to
 	@echo
 	$(BIN)/orch status
 
+# What starts clusters and servers has the machine to itself; all else runs side by side.
+SERVICES := tests/journey tests/orchestrator/cluster tests/orchestrator/tracking
+
 test: install-dev postgresql ## Install what the tests need and run them.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(SERVICES:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SERVICES)
 
 lint: install-dev ## Style, layering.
 	$(BIN)/ruff check .

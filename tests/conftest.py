@@ -1,11 +1,9 @@
-"""Fixtures for all tests: databases, real ones; and which tests share a process."""
+"""Fixtures for all tests: databases, real ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from orchestrator.store import Store, open_store
 from tests.support.crew import Crew, gathered_crew
@@ -15,20 +13,6 @@ from tests.support.postgres import PostgresServer, private_postgres
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--accept`: write the frozen texts of tests/surface anew."""
     parser.addoption("--accept", action="store_true", help="accept changed surfaces (tests/surface)")
-
-
-class SideBySide(LoadScopeScheduling):
-    """Each test to the next process that is free (`pytest -n`), but what shares one slow start to one process."""
-
-    SHARED = ("tests/journey/", "tests/orchestrator/cluster/", "tests/orchestrator/tracking/")
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "services" if nodeid.startswith(self.SHARED) else nodeid
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
-    """Called by pytest-xdist. Its own groups (`--dist loadgroup`) have no effect under pytest 9.2."""
-    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
