@@ -93,7 +93,7 @@ metric: {{name: val_bpb, goal: minimize}}
 
 @pytest.fixture
 def sweep_file(tmp_path):
-    """Writes a small sweep file."""
+    """Writes a small sweep file. What ran before is shared: a test that wants training asks for steps of its own."""
 
     def write(name: str, steps: int = 10, every: int = 5) -> str:
         path = tmp_path / f"{name}.yaml"

@@ -38,7 +38,7 @@ def mlflow_metrics(url: str, run_id: str) -> dict[str, float]:
 
 
 def test_submit_starts_the_service_runs_the_sweep_and_answers_with_its_document(service, sweep_file):
-    document = service.json("submit", sweep_file("first"), "--wait")
+    document = service.json("submit", sweep_file("first", steps=12), "--wait")
     assert document["state"] == "succeeded"
     assert document["name"] == "first"
     assert document["ray_job_id"]
@@ -49,7 +49,7 @@ def test_submit_starts_the_service_runs_the_sweep_and_answers_with_its_document(
         (lr, seed) for lr in (1e-3, 1e-2) for seed in (0, 1)
     }
     for trial in document["trials"]:
-        assert trial["step"] == 10
+        assert trial["step"] == 12
         assert trial["attempts"] == 1
         assert 0 < trial["metrics"]["val_bpb"] < 9
         assert Path(trial["checkpoint_path"]).is_dir()

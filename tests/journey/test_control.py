@@ -28,7 +28,7 @@ def test_a_sweep_is_paused_resumed_and_preempted_and_every_trial_ends_once(servi
     service.orch("resume", "patient")
     wait_for(lambda: patient()["state"] == "running" and advanced())
 
-    urgent = service.json("submit", sweep_file("urgent", steps=10, every=5), "--wait")
+    urgent = service.json("submit", sweep_file("urgent", steps=14, every=7), "--wait")
     assert urgent["state"] == "succeeded"
     service.orch("watch", "patient")
     document = patient()
