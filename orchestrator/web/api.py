@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 
 from orchestrator.errors import Forbidden
 from orchestrator.report import HealthDocument
@@ -23,6 +25,9 @@ class Exposition(PlainTextResponse):
     """Prometheus's text format."""
 
     media_type = "text/plain; version=0.0.4; charset=utf-8"
+
+
+EXPOSED: dict[int | str, dict[str, Any]] = {200: {"content": {Exposition.media_type: {"schema": {"type": "string"}}}}}
 
 
 def create_api(service: Service) -> FastAPI:
@@ -52,7 +57,8 @@ def _open_routes(service: Service) -> APIRouter:
         """Alive, and which orch this is. Needs no token."""
         return HealthDocument(status="ok", version=service.version, instance=service.instance)
 
-    @router.get("/metrics", responses=errors.answers(), response_class=Exposition)
+    # `Response` has no type of its own: FastAPI gives the route's type to the refusals too, which are JSON
+    @router.get("/metrics", responses=errors.answers() | EXPOSED, response_class=Response)
     def metrics(who: Viewer) -> Exposition:
         """What Prometheus reads. Takes a token that is not bound to a project."""
         if who.project is not None:
