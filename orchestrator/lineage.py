@@ -6,7 +6,6 @@ before stays as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -128,18 +127,6 @@ def trial_number(reference: str) -> int | None:
     """The number in `t17`; None for anything else."""
     digits = reference.removeprefix("t")
     return int(digits) if reference.startswith("t") and digits.isdecimal() and len(digits) < 19 else None
-
-
-def checkpoint_word(text: str) -> tuple[int, int | None]:
-    """Trial and step of `t17@200`; without @ the newest checkpoint is meant.
-
-    Raises:
-        BadInput: it has another form.
-    """
-    match = re.fullmatch(r"t?(\d{1,18})(?:@(\d{1,18}))?", text)
-    if match is None:
-        raise BadInput(f"{text!r} names no checkpoint; write TRIAL@STEP, as in t17@200.")
-    return int(match[1]), int(match[2]) if match[2] else None
 
 
 def _longer(number: int, trial: Trial, steps: int) -> NewTrial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -64,12 +65,21 @@ def fork(
 
       orch fork t17@200 --set training.lr=[1e-3,1e-4] --set training.steps=1000
     """
-    trial, at, step = checkpoint.partition("@")
-    trial_id = int(trial) if trial.isdecimal() else trial_number(trial)
-    if trial_id is None or (at and not step.isdecimal()):
-        raise BadInput(f"{checkpoint!r} names no checkpoint; write TRIAL@STEP, as in t17@200.")
-    found = connect().fork(trial_id, int(step) if at else None, assignments or [], seeds, user_name())
+    trial_id, step = checkpoint_word(checkpoint)
+    found = connect().fork(trial_id, step, assignments or [], seeds, user_name())
     return _told(found, format)
+
+
+def checkpoint_word(text: str) -> tuple[int, int | None]:
+    """Trial and step of `t17@200`; without @ the newest checkpoint is meant.
+
+    Raises:
+        BadInput: it has another form.
+    """
+    match = re.fullmatch(r"t?(\d{1,18})(?:@(\d{1,18}))?", text)
+    if match is None:
+        raise BadInput(f"{text!r} names no checkpoint; write TRIAL@STEP, as in t17@200.")
+    return int(match[1]), int(match[2]) if match[2] else None
 
 
 def _told(document: report.SweepDocument, format: Format) -> int:

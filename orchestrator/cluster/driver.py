@@ -14,6 +14,7 @@ import ray
 from ray import tune
 
 from orchestrator.aggregate import Aggregate
+from orchestrator.clock import SystemClock
 from orchestrator.cluster import groups, guards, logpolicies, origin, propose, race, recorder, search
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.messages import Command
@@ -55,9 +56,8 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     """
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    sweep = sweeps.sweep(sweep_id)
-    trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=recorder.SystemClock().now())
-    clock = recorder.SystemClock()
+    sweep, clock = sweeps.sweep(sweep_id), SystemClock()
+    trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=clock.now())
     learner = propose.learner_of(sweep, rows, clock)
     proposals = learner or race.race_of(sweep, rows, clock)
     limits = guards.Limits(sweep, rows, clock)
@@ -151,7 +151,7 @@ def _run(
     policies = logpolicies.LogPolicies(sweep, lambda trial: settings.trial_directory(sweep.id, trial.id))
     scheduler = recorder.RecordingScheduler(
         rule,
-        recorder.Recorder(rows, sweep, trials, recorder.SystemClock(), limits, policies, leave),
+        recorder.Recorder(rows, sweep, trials, SystemClock(), limits, policies, leave),
         sweep,
         free_slot=lambda trial_id: mailbox.stop.remote(trial_id),
         again=queue.put_back,

@@ -12,7 +12,6 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.aggregate import Aggregate
-from orchestrator.clock import SystemClock as SystemClock
 from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.logpolicies import LEFT, Finding, LogPolicies
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.lineage import checkpoint_word
 from orchestrator.errors import BadInput, NotFound
 from orchestrator.lifecycle import TrialState
-from orchestrator.lineage import Means, checkpoint_word, extend, fork
+from orchestrator.lineage import Means, extend, fork
 from orchestrator.records import Sweep, Trial
 from orchestrator.spec import SweepSpec
 from orchestrator.store import Store, open_store
