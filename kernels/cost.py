@@ -5,6 +5,7 @@ that followed them would make a model's budget depend on the machine that it run
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Ledger:
-    """Forward work by operation, in FLOPs. `inside`: an operation is running, whose parts do not count again."""
+    """Forward work by operation: FLOPs and calls. `inside`: an operation is running, whose parts do not count again."""
 
     flops: dict[str, int] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
     inside: bool = False
 
 
@@ -48,6 +50,7 @@ def counted(flops: Callable[..., int]) -> Callable[[Callable[P, R]], Callable[P,
                 return operation(*args, **kwargs)
             ledger, name = _open[-1], operation.__name__
             ledger.flops[name] = ledger.flops.get(name, 0) + flops(*args, **kwargs)
+            ledger.calls[name] += 1
             ledger.inside = True
             try:
                 return operation(*args, **kwargs)
@@ -88,3 +91,8 @@ def fused_glu_mlp(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor, *_: A
     """Three products a row."""
     inner, hidden, outer = x.shape[-1], w_up.shape[-1], w_down.shape[-1]
     return 2 * x.shape[0] * hidden * (2 * inner + outer)
+
+
+def pointwise(*_: Any, **__: Any) -> int:
+    """Routing and moving rows: no product of matrices and no recurrence, so it counts as none."""
+    return 0
