@@ -1,18 +1,23 @@
 """`match:` makes variants comparable: one size of each configuration is solved so that all have the same budget. Pure.
 
-The size is a whole number (an expert's width, a hidden width) in which the budget grows, so bisection finds the one
-that comes closest.
+The size is a whole number (an expert's width, a hidden width) in which the budget grows, and nearly in proportion. So
+the search starts from the size that is there, doubles until the budget lies between two sizes, and draws a line between
+them: a handful of models are looked at, and none much larger than the one that is found.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.errors import BadInput
 from orchestrator.spec.model import Match
+
+START = 64
+"""Size that is tried first where the configuration names none."""
 
 
 class Sizer(Protocol):
@@ -44,6 +49,11 @@ class Matcher:
     def __init__(self, match: Match, sizer: Sizer) -> None:
         self._match, self._sizer, self._target = match, sizer, match.to
 
+    def aim(self, config: Mapping[str, Any]) -> None:
+        """`config` came first, and sets the target where the file names none."""
+        if self._match.to is None:
+            self._target = self._sizer.size(config)[self._match.by]
+
     def matched(self, config: Mapping[str, Any]) -> Matched | None:
         """`config` with its size solved; None for the configuration that sets the target.
 
@@ -51,7 +61,7 @@ class Matcher:
             BadInput: the configuration has none of the sizes that may be adjusted.
         """
         if self._target is None:
-            self._target = self._sizer.size(config)[self._match.by]
+            self.aim(config)
             return None
         name = next((each for each in self._match.adjust if _has(config, each)), None)
         if name is None:
@@ -62,18 +72,15 @@ class Matcher:
         return Matched(found, name, value, self._miss(found))
 
     def _solve(self, config: Mapping[str, Any], name: str) -> int:
-        low, high = self._match.min, self._match.max
+        """The size from `min` to `max` whose cost is nearest to the target."""
         step = self._match.multiple_of
-        low, high = -(-low // step), high // step
-        while low < high:
-            middle = (low + high) // 2
-            if self._sizer.size(_with(config, name, middle * step))[self._match.by] < self._wanted:
-                low = middle + 1
-            else:
-                high = middle
-        # The first that reaches the target, or the one before it: whichever is nearer.
-        around = [each * step for each in (low - 1, low) if each * step >= self._match.min]
-        return min(around, key=lambda value: abs(self._miss(_with(config, name, value))))
+
+        def over(size: int) -> float:
+            return self._miss(_with(config, name, size * step))
+
+        least, most = -(-self._match.min // step), self._match.max // step
+        low, high = _bracket(over, _start(config, name, step), least, most)
+        return min((low, high), key=lambda size: abs(over(size))) * step
 
     @property
     def _wanted(self) -> float:
@@ -82,6 +89,36 @@ class Matcher:
 
     def _miss(self, config: Mapping[str, Any]) -> float:
         return self._sizer.size(config)[self._match.by] / self._wanted - 1
+
+
+def _bracket(over: Callable[[int], float], start: int, least: int, most: int) -> tuple[int, int]:
+    """Neighbours with the target between them, or one size twice: that meets it, or the end that misses it least.
+
+    over: how far a size is above the target, relative to it; it grows with the size.
+    """
+    low = high = min(max(start, least), most)
+    while high < most and over(high) < 0:
+        low, high = high, min(2 * high, most)
+    while low > least and over(low) >= 0:
+        low, high = max(low // 2, least), low
+    if over(high) < 0 or over(low) >= 0:
+        return (high, high) if over(high) < 0 else (low, low)
+    halve = False
+    while high - low > 1:
+        below, above = over(low), over(high)
+        guess = low + math.ceil((high - low) * (0.5 if halve else below / (below - above)))
+        guess = min(max(guess, low + 1), high - 1)
+        # A cost in leaps may keep the line's guesses at one end: every second one halves
+        halve = not halve
+        low, high = (guess, high) if over(guess) < 0 else (low, guess)
+    return low, high
+
+
+def _start(config: Any, name: str, step: int) -> int:
+    """The size that is there, in steps; one to start from where it is left to its default."""
+    for part in name.split("."):
+        config = config[part]
+    return round(config / step) if isinstance(config, int) else max(1, START // step)
 
 
 def _has(config: Any, name: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import BadInput
-from orchestrator.matching import Matcher, Sizer
+from orchestrator.matching import Matched, Matcher, Sizer
 from orchestrator.records import NewTrial, Scalar
 from orchestrator.spec.cells import Cells
 from orchestrator.spec.condition import parse_condition
@@ -44,9 +44,14 @@ class Planner:
         BadInput: when it is made, if derived parameters refer to each other in a circle.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, sizer: Sizer | None = None) -> None:
+        """sizer: what `match` asks; a file that has it cannot be planned without."""
+        assert sizer is not None or spec.match is None, "`match` needs a sizer"
         self.spec = spec
         self.axes = axes_of(spec)
+        self.misses: list[str] = []
+        """Configurations that matching could not make equal, for people."""
+        self._matcher = Matcher(spec.match, sizer) if spec.match and sizer else None
         try:
             self._cells = Cells(spec)
         except ExpressionError as error:
@@ -71,7 +76,20 @@ class Planner:
             raise BadInput(f"with {_told(resolved.params)}: {error}") from None
         del config["seed"]
         params = {name: as_scalar(value) for name, value in resolved.params.items()}
+        if self._matcher is not None and (matched := self._matcher.matched(config)) is not None:
+            self._note(params, matched)
+            config, params = matched.config, params | {matched.name: matched.value}
         return Configuration(config, self._hash(config), params)
+
+    def follow(self, config: Mapping[str, Any]) -> None:
+        """`config`, the sweep's first, was planned before: what is matched is matched to it."""
+        if self._matcher is not None:
+            self._matcher.aim(config)
+
+    def _note(self, params: Mapping[str, Any], matched: Matched) -> None:
+        if abs(matched.off) > WORST_MATCH:
+            told = f"{matched.name} = {matched.value} misses the budget by {matched.off:+.1%}"
+            self.misses.append(f"with {_told(params)}: {told}")
 
     def _hash(self, config: Mapping[str, Any]) -> str:
         if self.spec.search.method not in POPULATION:
@@ -129,7 +147,7 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
     """All trials of a search that does not learn.
 
     Args:
-        sizer: what `match` asks; a file that has it cannot be planned without.
+        sizer: see `Planner`.
 
     Seeds are the inner axis, so that the seeds of a configuration stand together. `max_trials` counts trials and
     keeps seed groups whole.
@@ -137,15 +155,12 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
     Raises:
         BadInput: the grid has more than 100,000 cells, or a combination of values is no valid configuration.
     """
-    assert sizer is not None or spec.match is None, "`match` needs a sizer"
-    planner = Planner(spec)
+    planner = Planner(spec, sizer)
     limit = _configuration_limit(spec, planner.axes)
     trials: list[NewTrial] = []
     seen: set[str] = set()
     skipped = constrained = 0
-    notes: list[str] = []
     conditional = [name for name, parameter in spec.parameters.items() if parameter.when is not None]
-    matcher = Matcher(spec.match, sizer) if spec.match and sizer else None
     for values in _draws(spec, planner.axes):
         if len(seen) == limit:
             break
@@ -157,8 +172,6 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             skipped += not any(name not in found.params for name in conditional)
         else:
             seen.add(found.config_hash)
-            if matcher is not None:
-                found = _matched(found, matcher, notes)
             trials += planner.trials(found, len(trials))
     if not trials:
         raise BadInput("no trial is left: every configuration is left out by `constraints`.")
@@ -167,6 +180,7 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             f"a race compares every pair of configurations: {len(seen):,} are more than {MOST_RACERS:,}. "
             "Sweep fewer values, or leave `policy: race` out."
         )
+    notes = list(dict.fromkeys(planner.misses))
     if spec.seeds.policy == "race":
         most = len(seen) * len(spec.seeds.numbers)
         notes.append(
@@ -253,18 +267,6 @@ def _sobol(dimensions: int, seed: int, count: int) -> Iterator[list[float]]:
     engine = qmc.Sobol(dimensions, scramble=True, rng=seed)
     for _ in range(count):
         yield engine.random(1)[0].tolist()
-
-
-def _matched(found: Configuration, matcher: Matcher, notes: list[str]) -> Configuration:
-    matched = matcher.matched(found.config)
-    if matched is None:
-        return found
-    if abs(matched.off) > WORST_MATCH:
-        notes.append(
-            f"with {_told(found.params)}: {matched.name} = {matched.value} misses the budget by {matched.off:+.1%}"
-        )
-    params = found.params | {matched.name: matched.value}
-    return Configuration(matched.config, config_hash(matched.config), params)
 
 
 def _unranked(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:

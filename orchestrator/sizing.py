@@ -27,7 +27,10 @@ class SubprocessSizer:
         Raises:
             BadInput: no model has this configuration.
         """
-        return self._answer("budget", config)
+        # What else a trial is trained with changes nothing, and variants of it ask but once
+        length = {key: each for key, each in config.get("training", {}).items() if key == "sequence_length"}
+        model = {key: config[key] for key in ("task", "model") if key in config}
+        return self._answer("budget", {**model, "training": length})
 
     def data_checksum(self, config: Mapping[str, Any]) -> int:
         """What a trial of this configuration will report as `data_checksum`.

@@ -6,6 +6,7 @@ import logging
 
 from orchestrator.cluster.driver import drive as run
 from orchestrator.settings import Settings
+from orchestrator.sizing import SubprocessSizer
 from orchestrator.store import open_store
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def drive(sweep_id: int, settings: Settings, attempt: int | None = None) -> int:
         if attempt not in (None, present):
             LOG.warning("started for attempt %d of sweep %d, which is at %d: ending", attempt, sweep_id, present)
             return 0
-        return run(sweep_id, settings, store.sweeps, store.trials)
+        with SubprocessSizer() as sizer:
+            return run(sweep_id, settings, store.sweeps, store.trials, sizer)
     finally:
         store.close()

@@ -23,6 +23,7 @@ from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, TrialState
+from orchestrator.matching import Sizer
 from orchestrator.ports import SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
@@ -48,8 +49,11 @@ RAY_DEFAULTS = {
 }
 
 
-def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStore) -> int:
+def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStore, sizer: Sizer | None = None) -> int:
     """Run the sweep's open trials to their ends.
+
+    Args:
+        sizer: what proposals of a sweep with `match` are matched by.
 
     Returns:
         An exit code: 0 when every trial has ended, 143 when asked to stop (SIGTERM), 1 otherwise.
@@ -58,7 +62,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
         os.environ.setdefault(name, value)
     sweep, clock = sweeps.sweep(sweep_id), SystemClock()
     trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=clock.now())
-    learner = propose.learner_of(sweep, rows, clock)
+    learner = propose.learner_of(sweep, rows, clock, sizer)
     proposals = learner or race.race_of(sweep, rows, clock)
     limits = guards.Limits(sweep, rows, clock)
     limits.close()
@@ -78,7 +82,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     # After ray.init, whose own handler would take its place
     signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, halt)
+        _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, halt, sizer)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
     finally:
@@ -98,6 +102,7 @@ def _run(
     source: origin.Origin,
     limits: guards.Limits,
     halt: _Halt,
+    sizer: Sizer | None,
 ) -> None:
     title = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep.name)}-{sweep.id}"
     mailbox_name = f"{title} mailbox, attempt {sweep.attempt}"
@@ -121,7 +126,7 @@ def _run(
             halt.call(SUPERSEDED)
         return min(now.slots, queue.unfinished)
 
-    rule = _rule(sweep, proposals, rows, directories)
+    rule = _rule(sweep, proposals, rows, directories, sizer)
     queue = search.SqlTrials(
         # A population's members take turns: those behind come first
         sorted(trials, key=lambda trial: trial.step) if isinstance(rule, Population) else trials,
@@ -178,17 +183,21 @@ def _run(
 
 
 def _rule(
-    sweep: Sweep, proposals: propose.Learner | race.Race | None, rows: TrialStore, directories: Directories
+    sweep: Sweep,
+    proposals: propose.Learner | race.Race | None,
+    rows: TrialStore,
+    directories: Directories,
+    sizer: Sizer | None,
 ) -> SeedGroups | Population:
     """What decides on reports, as it would stand had it been there from the start."""
     trials = rows.trials(sweep.id)
     if sweep.spec["search"]["method"] in POPULATION:
-        population = Population(sweep, trials, rows, directories)
+        population = Population(sweep, trials, rows, directories, sizer)
         LOG.info("%s decides on a population of %d", population.name, len(trials))
         return population
     learner = proposals if isinstance(proposals, propose.Learner) else None
     stopping = (learner.stopping if learner else None) or search.early_stopping(sweep, trials)
-    LOG.info("early stopping: %s", type(stopping).__name__)
+    LOG.info("early stopping: %s", search.decider(stopping))
     groups_of_seeds = SeedGroups(stopping, sweep.metric)
     worth = Aggregate.of(sweep.spec, sweep.goal)
     groups_of_seeds.replay([(trial, worth.running(rows.curve(trial.id, sweep.metric))) for trial in trials])

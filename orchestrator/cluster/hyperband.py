@@ -57,7 +57,7 @@ class Hyperband(FIFOScheduler):
     ) -> None:
         """known: the study's trials by name, where somebody else asks for them; left out, each is asked for here."""
         super().__init__()
-        self._study, self._pruner, self._metric = study, pruner, metric
+        self._study, self.pruner, self._metric = study, pruner, metric
         self._shared, self._own = known, dict[str, optuna.Trial]()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -76,10 +76,10 @@ class Hyperband(FIFOScheduler):
     def explain(self, trial_id: str, step: int, value: float) -> str:
         """Names the bracket."""
         told = (self._own if self._shared is None else self._shared)[trial_id]
-        bracket = self._pruner.bracket(self._study, told.number)
+        bracket = self.pruner.bracket(self._study, told.number)
         return (
             f"stopped by Hyperband at step {step}: {self._metric} {value:.4g} is not in the best "
-            f"1/{self._pruner._reduction_factor} at a rung of bracket {bracket}"
+            f"1/{self.pruner._reduction_factor} at a rung of bracket {bracket}"
         )
 
 

@@ -28,6 +28,7 @@ from orchestrator.cluster.quantities import Quantities
 from orchestrator.cluster.seeds import Stop
 from orchestrator.errors import BadInput
 from orchestrator.lifecycle import TRIAL_ENDS, TrialState
+from orchestrator.matching import Sizer
 from orchestrator.planning import Configuration, Planner
 from orchestrator.ports import TrialStore
 from orchestrator.records import Perturbation, Sweep, Trial
@@ -109,10 +110,19 @@ class Population:
 
     search_alg = None
 
-    def __init__(self, sweep: Sweep, trials: Sequence[Trial], rows: TrialStore, directories: Directories) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        rows: TrialStore,
+        directories: Directories,
+        sizer: Sizer | None = None,
+    ) -> None:
+        """sizer: what `match` asks."""
         self._spec = SweepSpec.model_validate(dict(sweep.spec))
         self._metric, self._directories = sweep.metric, directories
-        self._planner = Planner(self._spec)
+        self._planner = Planner(self._spec, sizer)
+        self._planner.follow(trials[0].config)
         self._quantities = Quantities(self._planner.axes)
         self._trials = {trial.id: trial for trial in trials}
         self._scheduler = self._made(sweep)

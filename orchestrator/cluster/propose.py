@@ -21,6 +21,7 @@ from orchestrator.cluster.hyperband import Brackets, Hyperband
 from orchestrator.cluster.quantities import Quantities
 from orchestrator.cluster.seeds import mean_curve
 from orchestrator.lifecycle import TRIAL_ENDS, TrialState
+from orchestrator.matching import Sizer
 from orchestrator.planning import Configuration, Planner
 from orchestrator.ports import Clock, TrialStore
 from orchestrator.records import Sweep, Trial
@@ -35,10 +36,11 @@ MOST_REPEATS = 100
 class Learner:
     """Proposes what a sweep tries next, from what it has tried."""
 
-    def __init__(self, sweep: Sweep, rows: TrialStore, clock: Clock) -> None:
+    def __init__(self, sweep: Sweep, rows: TrialStore, clock: Clock, sizer: Sizer | None = None) -> None:
+        """sizer: what `match` asks."""
         self._sweep, self._rows, self._clock = sweep, rows, clock
         self._spec = SweepSpec.model_validate(dict(sweep.spec))
-        self._planner = Planner(self._spec)
+        self._planner = Planner(self._spec, sizer)
         self._quantities = Quantities(self._planner.axes)
         self._metrics = metrics_of(self._spec, sweep)
         self._groups: dict[str, list[int]] = {}
@@ -49,6 +51,7 @@ class Learner:
         trials = rows.trials(sweep.id)
         for trial in trials:
             self._group(trial)
+        self._planner.follow(trials[0].config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
             study_name=sweep.name,
@@ -172,9 +175,9 @@ class Learner:
             self._tell(asked, group)
 
 
-def learner_of(sweep: Sweep, rows: TrialStore, clock: Clock) -> Learner | None:
+def learner_of(sweep: Sweep, rows: TrialStore, clock: Clock, sizer: Sizer | None) -> Learner | None:
     """The learner of a sweep whose method learns; None for one whose trials were all planned."""
-    return Learner(sweep, rows, clock) if sweep.spec["search"]["method"] in LEARNING else None
+    return Learner(sweep, rows, clock, sizer) if sweep.spec["search"]["method"] in LEARNING else None
 
 
 def metrics_of(spec: SweepSpec, sweep: Sweep) -> list[Metric]:

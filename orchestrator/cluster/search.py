@@ -17,7 +17,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.cluster.hyperband import Hyperband, hyperband
 from orchestrator.cluster.messages import STEP
-from orchestrator.cluster.seeds import Known
+from orchestrator.cluster.seeds import Known, Rule
 from orchestrator.records import Sweep, Trial
 from orchestrator.spec.model import EarlyTerminate
 from orchestrator.spec.options import stopping_options
@@ -207,6 +207,13 @@ def early_stopping(sweep: Sweep, trials: Sequence[Trial]) -> Asha | Hyperband | 
         reduction_factor=rule.reduction_factor,
         max_t=longest,
     )
+
+
+def decider(rule: Rule) -> str:
+    """Ray's or Optuna's class that decides for a rule, for people: ours add reasons and memory to it."""
+    decides = rule.pruner if isinstance(rule, Hyperband) else rule
+    libraries = ("ray", "optuna")
+    return next(each.__name__ for each in type(decides).__mro__ if each.__module__.partition(".")[0] in libraries)
 
 
 def row_id(trial_id: str) -> int:

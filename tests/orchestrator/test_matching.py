@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
+
 import pytest
 
 from orchestrator.errors import BadInput
+from orchestrator.matching import Matcher
 from orchestrator.planning import make_plan
 from orchestrator.sizing import SubprocessSizer
 from orchestrator.spec import load_spec
+from orchestrator.spec.model import Match
+from orchestrator.store import open_store
+from tests.support.learned import search, submitted
 from workloads.budget import budget
 
 TEXT = """\
@@ -59,6 +68,58 @@ def test_an_impossible_configuration_is_told_and_the_process_goes_on(sizer):
     with pytest.raises(BadInput, match="unknown key"):
         sizer.size({"model": {"nothing": 1}})
     assert sizer.size({"model": {"d_model": 8}})["params"] > 0
+
+
+class Counting:
+    """A sizer whose cost is a formula of one width."""
+
+    def __init__(self, cost: Callable[[int], float]) -> None:
+        self._cost, self.asked = cost, set[int]()
+
+    def size(self, config: Mapping[str, Any]) -> dict[str, float]:
+        self.asked.add(config["width"])
+        return {"params": self._cost(config["width"])}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_nearest_size_is_found_among_few_and_without_a_look_at_huge_ones(seed):
+    rng = random.Random(seed)
+    slope, grain, base = rng.uniform(0.1, 50), rng.choice([1, 1, 8, 100]), rng.uniform(0, 1000)
+    step, least, most = rng.choice([1, 1, 8]), rng.choice([1, 5, 40]), rng.choice([300, 4096, 65_536])
+
+    def cost(width: int) -> float:
+        return base + slope * (width // grain) * grain + 1e-6 * width
+
+    sizes = range(-(-least // step) * step, most + 1, step)
+    target = cost(rng.choice([*sizes[:200], sizes[-1] * 2]))
+    sizer = Counting(cost)
+    words = {"by": "parameters", "adjust": "width", "to": target, "min": least, "max": most, "multiple_of": step}
+    found = Matcher(Match(**words), sizer).matched({"width": rng.choice([None, least, 60, 500])})
+    assert abs(cost(found.value) - target) == min(abs(cost(size) - target) for size in sizes)
+    assert found.value in sizes
+    assert len(sizer.asked) <= 30
+    assert max(sizer.asked) <= max(4 * found.value, 600)
+
+
+LEARNED = """\
+name: learned-match
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-1}
+  model.feedforward: {values: [{name: dense, hidden: 32}, {name: dense, hidden: 48}]}
+match: {by: parameters, adjust: model.feedforward.hidden}
+search: {method: tpe, max_trials: 8, startup: 3}
+"""
+
+
+def test_what_a_searcher_proposes_is_matched_to_the_sweeps_first_configuration(sizer, tmp_path):
+    with closing(open_store(f"sqlite:///{tmp_path}/orch.db")) as store:
+        sweep = submitted(store, LEARNED, sizer)
+        for at_most in (4, 100):  # the second searcher takes over from the first
+            search(store, sweep, lambda trial: {"val_bpb": float(trial.params["training.lr"])}, at_most=at_most,
+                   sizer=sizer)  # fmt: skip
+        trials = store.trials.trials(sweep.id)
+    assert len(trials) == 8
+    assert len({trial.config["model"]["feedforward"]["hidden"] for trial in trials}) == 1
 
 
 GOLDEN = """\

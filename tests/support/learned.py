@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.cluster.propose import Learner
 from orchestrator.lifecycle import TRIAL_ENDS, TrialState
+from orchestrator.matching import Sizer
 from orchestrator.planning import make_plan
 from orchestrator.records import NewSweep, Report, Sweep, Trial
 from orchestrator.spec import load_spec
@@ -20,14 +21,14 @@ class FixedClock:
         return NOW
 
 
-def submitted(store: Store, text: str) -> Sweep:
+def submitted(store: Store, text: str, sizer: Sizer | None = None) -> Sweep:
     spec = load_spec(text)
     assert spec.metric is not None
     new = NewSweep(
         name=spec.name, project=spec.project, spec=spec.model_dump(mode="json"), source=text, priority=50,
         metric=spec.metric.name, goal=spec.metric.goal, user="u",
     )  # fmt: skip
-    return store.sweeps.add_sweep(new, make_plan(spec).trials, now=NOW)
+    return store.sweeps.add_sweep(new, make_plan(spec, sizer).trials, now=NOW)
 
 
 def finish(store: Store, trial: Trial, metrics: Mapping[str, float]) -> None:
@@ -36,9 +37,11 @@ def finish(store: Store, trial: Trial, metrics: Mapping[str, float]) -> None:
     store.trials.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
 
 
-def search(store: Store, sweep: Sweep, objective: Objective, *, at_most: int = 10**6) -> Learner:
+def search(
+    store: Store, sweep: Sweep, objective: Objective, *, at_most: int = 10**6, sizer: Sizer | None = None
+) -> Learner:
     """What a driver does, one trial at a time; stops, as if killed, after `at_most`."""
-    learner = Learner(sweep, store.trials, FixedClock())
+    learner = Learner(sweep, store.trials, FixedClock(), sizer)
     waiting = [trial for trial in store.trials.trials(sweep.id) if trial.state not in TRIAL_ENDS]
     for _ in range(at_most):
         waiting = waiting or learner.propose()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import yaml
 
 import workloads
 from orchestrator.cluster import head as ray_head
@@ -25,7 +26,9 @@ from orchestrator.planning import config_hash
 from orchestrator.records import NewTrial, Sweep, Trial
 from orchestrator.settings import Settings
 from orchestrator.store import Store, open_store
+from orchestrator.submit import submit
 from tests.support.builders import NOW, a_sweep
+from tests.support.clock import FakeClock
 
 DRIVE = Path(__file__).with_name("drive.py")
 # The machine that runs the tests is busy with other things: by default Ray kills workers when 95 % of its memory are
@@ -96,6 +99,15 @@ class Lab:
         plain = {"early_terminate": None, "resources": resources, "retries": 0, "search": {"method": "grid"}}
         spec = {"name": name} | plain | spec
         sweep = self.store.sweeps.add_sweep(a_sweep(name=name, spec=spec), trials, now=NOW)
+        return self.start(sweep, slots)
+
+    def submitted(self, slots: int, **words: Any) -> Sweep:
+        """A STARTING sweep of a file with these words, taken as the service takes it."""
+        text = yaml.safe_dump(words)
+        sweep = submit(
+            text, "f.yaml", user="u", store=self.store.sweeps, trials=self.store.trials, launcher=self.launcher(),
+            clock=FakeClock(),
+        )  # fmt: skip
         return self.start(sweep, slots)
 
     def start(self, sweep: Sweep, slots: int) -> Sweep:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import yaml
-
 from orchestrator import report
 from orchestrator.lifecycle import TrialState
-from orchestrator.records import Sweep
-from orchestrator.submit import submit
-from tests.support.clock import FakeClock
 from tests.support.ray_cluster import PATIENCE_S, Lab
 from workloads.checkpoint_files import latest, steps_in
 
@@ -19,18 +14,10 @@ TINY = {
 }
 
 
-def submitted(lab: Lab, name: str, slots: int, **words: object) -> Sweep:
-    text = yaml.safe_dump({"name": name, "workload": TINY} | words)
-    sweep = submit(
-        text, "f.yaml", user="u", store=lab.store.sweeps, trials=lab.store.trials, launcher=lab.launcher(),
-        clock=FakeClock(),
-    )  # fmt: skip
-    return lab.start(sweep, slots)
-
-
 def test_a_race_gives_no_further_seeds_to_what_it_has_told_apart(lab: Lab) -> None:
     rates = {"training.lr": [1e-2, 1e-5]}
-    sweep = submitted(lab, "race", 2, parameters=rates, seeds={"count": 5, "policy": "race", "alpha": 0.2})
+    seeds = {"count": 5, "policy": "race", "alpha": 0.2}
+    sweep = lab.submitted(2, name="race", workload=TINY, parameters=rates, seeds=seeds)
     assert lab.drive(sweep).wait(timeout=PATIENCE_S) == 0
     trials = lab.trials(sweep)
     assert {trial.state for trial in trials} == {TrialState.SUCCEEDED}
@@ -42,13 +29,14 @@ def test_a_race_gives_no_further_seeds_to_what_it_has_told_apart(lab: Lab) -> No
 
 
 def test_a_trial_that_meets_a_condition_goes_back_to_its_best_and_patience_ends_the_sweep(lab: Lab) -> None:
-    sweep = submitted(
-        lab, "watched", 1,
+    sweep = lab.submitted(
+        1,
+        name="watched",
         parameters={"training.lr": [1e-2, 1e-6, 1e-7]},
         workload=TINY | {"training": TINY["training"] | {"steps": 60}},
         stop_if=[{"when": "lr < 5e-3 and train_loss > 0 for 2 reports", "rewind": "best"}],
         budget={"patience": 1},
-    )  # fmt: skip
+    )
     assert lab.drive(sweep).wait(timeout=PATIENCE_S) == 0
     rewound, unhealthy, never = lab.trials(sweep)
     rates = dict(lab.store.trials.curve(rewound.id, "lr"))
