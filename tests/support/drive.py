@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import argparse
 import sys
 
-from orchestrator.cluster.driver import drive
+from orchestrator.app.drive import drive
 from orchestrator.settings import Settings
-from orchestrator.store import open_store
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("drive", choices=["drive"])
+    parser.add_argument("sweeps", type=int, nargs="+")
+    parser.add_argument("--attempt", type=int)
+    asked = parser.parse_args()
     settings = Settings.from_env()
-    store = open_store(settings.database_url)
-    sys.exit(max(drive(int(sweep), settings, store.sweeps, store.trials) for sweep in sys.argv[2:]))
+    sys.exit(max(drive(sweep, settings, asked.attempt) for sweep in asked.sweeps))
