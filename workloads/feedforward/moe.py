@@ -23,8 +23,8 @@ class MoE(Feedforward):
     Dropless: rows are copied once an assignment, grouped by expert, and brought back; the work follows the number of
     assignments, not of experts. Tokens without an assignment get 0.
 
-    torch.compile breaks the graph at the dictionaries of `LayerContext` and inside `kernels`, whose operators have
-    their own code; results stay those of eager execution.
+    torch.compile breaks the graph at the router (see `GateRouter`), at the dictionaries of `LayerContext` and inside
+    `kernels`, whose operators have their own code; results stay those of eager execution.
     """
 
     def __init__(self, d_model: int, options: Options) -> None:
@@ -63,7 +63,7 @@ class MoE(Feedforward):
         routing = self.router(tokens, context)
         # Resting experts stay in the graph with gradient 0, as data-parallel training demands.
         outputs = outputs.detach() + 0 * outputs if self.router.experts_rest else outputs
-        weight = routing.weight.view(len(tokens), -1, 1).to(outputs.dtype)
+        weight = routing.weight.view(len(tokens), self.num_experts, 1).to(outputs.dtype)
         return routing, (weight * outputs).sum(1), losses
 
     def _route(self, tokens: Tensor, context: LayerContext) -> tuple[Routing, Tensor, dict[str, Tensor]]:

@@ -20,17 +20,22 @@ INIT_STD = 0.02
 
 
 class GateRouter(Router):
-    """A router whose `plan` runs in float32 (float64 for float64 tokens) outside of autocast."""
+    """A router whose `plan` runs in float32 (float64 for float64 tokens), outside of autocast and torch.compile.
+
+    The compiled graph breaks here: sizes of plans depend on the data and schedules change numbers at each step, so
+    that a traced router would be compiled again and again.
+    """
 
     def __init__(self, d_model: int, num_experts: int) -> None:
         super().__init__()
         self.d_model, self.num_experts = d_model, num_experts
 
+    @torch.compiler.disable
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Routing:
-        """Args: x [N, D] any floating dtype. Returns the plan for these tokens."""
+        """Args: x [N, D] any floating dtype. Returns the plan for these tokens, an empty one where N is 0."""
         context = LayerContext(shape=(1, len(x))) if context is None else context
         with torch.autocast(x.device.type, enabled=False):
-            return self.plan(widened(x), context)
+            return self.plan(widened(x), context) if len(x) else empty(widened(x), self)
 
     def plan(self, x: Tensor, context: LayerContext) -> Routing:
         """Args: x [N, D] float32 or float64. Returns the plan."""
@@ -63,6 +68,13 @@ def sequences(context: LayerContext, num_tokens: int) -> tuple[int, int]:
 def largest(scores: Tensor, k: int) -> Tensor:
     """Indices [N, k] of the k largest scores of each row, best first, ties to the lowest. Args: scores [N, E]."""
     return moe_route(scores.detach(), k)[0]
+
+
+def empty(x: Tensor, router: nn.Module) -> Routing:
+    """The plan of no tokens; every parameter takes part, as data-parallel training demands. Args: x [0, D]."""
+    none = torch.zeros(0, dtype=torch.int64, device=x.device)
+    weight = torch.cat([x.flatten(), *(p.flatten()[:0].to(x.dtype) for p in router.parameters())])
+    return Routing(none, none, weight)
 
 
 def token_choice(index: Tensor, weight: Tensor, **parts: object) -> Routing:

@@ -64,6 +64,8 @@ class HyperMoE(NoisyTopK):
 
     def refine(self, x: Tensor, y: Tensor, routing: Routing) -> Tensor:
         """y plus every token's adapter. Args: x, y [N, D]."""
+        if not len(x):
+            return y
         chosen = routing.expert.view(len(x), self.k).sort(dim=-1).values
         sets, group = torch.unique(chosen, dim=0, return_inverse=True)
         down, down_bias, up, up_bias = self.adapters(sets)

@@ -171,13 +171,31 @@ def test_a_router_that_wants_more_experts_than_there_are_is_refused():
         moe(2, router={"name": "topk", "k": 3})
 
 
-@pytest.mark.parametrize("router", ["topk", "switch", "deepseek_moe", "loss_free"])
+@pytest.mark.parametrize("router", ["topk", "switch", "token_fusion", "hypermoe"])
 def test_compiled_layers_agree_with_eager_ones(router):
-    """The kernels' operations and the context break the graph; the pieces are compiled."""
-    layer, x = moe(router={"name": router, **({"jitter": 0.0} if router == "switch" else {})}), hidden()
+    """The router, the kernels' operations and the context break the graph; the pieces are compiled."""
+    layer, x = moe(router={"name": router}).eval(), hidden()
     expected = layer(x)
     compiled = torch.compile(layer, backend="aot_eager")
     torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_schedule_does_not_compile_the_layer_again():
+    layer, x = moe(router={"name": "temperature_dense_to_sparse", "mode": "annealed", "threshold": 0.0}), hidden()
+    graphs: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(layer, backend=count)
+    after = []
+    for step in range(4):
+        layer.set_progress(step, 4)
+        compiled(x)
+        after.append(len(graphs))
+    assert after[0] > 0
+    assert after[-1] == after[0]
 
 
 def test_the_work_follows_the_assignments_and_not_the_experts():

@@ -22,6 +22,16 @@ NUMBERED = {"hash", "dselect_k", "comet", "acm", "sma", "deepseek_moe", "cmr", "
 DRAWS_IN_EVALUATION = {"gumbel"}
 # The order of tokens matters in evaluation: room is given in order, or the gate looks at neighbours
 ORDERED = {"gshard", "glam", "switch", "cosine", "aw_moe", "gumbel"}
+# One expert serves some tokens, or with a weight of its own: that is the method
+SKIPS_OR_SCALES = {"acm", "base", "eom", "fom", "loss_free", "mixture_of_depths", "sma"}
+# Training hands on an estimate instead of the gradient; `test_sparsemixer` enumerates that of SparseMixer
+ESTIMATES = {"acm", "sparsemixer"}
+# Options under which the whole gradient flows: past the phases in which a part rests, without detached inputs
+FLOWING = {
+    "dense_to_sparse": {"diversify": 0.0},
+    "mixture_of_depths": {"predictor": "aux"},
+    "token_fusion": {"gate_only": 0.0},
+}
 # Training looks at later tokens; with the options under which it does most
 LOOKS_AHEAD = {
     "expert_choice": {},
@@ -52,6 +62,18 @@ def test_a_plan_is_a_plan(name, num_experts, train):
     assert_is_a_plan(route(built, tokens(), context()), N, num_experts)
     assert_is_a_plan(route(built, tokens()), N, num_experts)
     assert_is_a_plan(route(built, tokens(1), LayerContext(shape=(1, 1))), 1, num_experts)
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tokens_make_an_empty_plan_that_hangs_on_every_parameter(name, train):
+    layer, where = moe(name).train(train), context(0, TIME)
+    assert_is_a_plan(layer.router(tokens(0), where), 0, 5)
+    y = layer(tokens(0).view(0, TIME, D), where)
+    assert y.shape == (0, TIME, D)
+    assert all(stat.isfinite() for stat in where.stats.values())
+    (y.sum() + sum(where.losses.values())).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in layer.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", WITH_K)
@@ -156,6 +178,34 @@ def test_gradients_are_finite_and_reach_every_parameter(name, autocast):
     without = {key for key, p in layer.named_parameters() if p.requires_grad and p.grad is None}
     assert without == waiting
     assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SKIPS_OR_SCALES))
+def test_one_expert_is_the_dense_layer(name):
+    routing = route(router(name, 1, train=False), tokens(), context())
+    torch.testing.assert_close(matrix(routing, N, 1), torch.ones(N, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "train"), [(name, train) for name in NAMES for train in (False, True) if not (train and name in ESTIMATES)]
+)
+def test_gradients_are_those_of_finite_differences(name, train):
+    """Output and losses of a layer in float64, by its input and every parameter, its random numbers held fixed.
+
+    Choices are constant near any point, so that hard gates have a derivative, too.
+    """
+    options = FLOWING.get(name, {})
+    layer = moe(name, 4, **options).double().train(train)
+    layer.router.load_state_dict(router(name, 4, **options).state_dict())
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    x = tokens(6, dtype=torch.float64).view(2, 3, D).requires_grad_()
+
+    def run(x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(11)
+        where = context(2, 3)
+        return layer(x, where), *(where.losses[key] for key in sorted(where.losses) if where.losses[key].requires_grad)
+
+    assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
