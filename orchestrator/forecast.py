@@ -19,7 +19,7 @@ from orchestrator.matching import Sizer
 from orchestrator.planning import Plan
 from orchestrator.ports import BoardStore, SweepStore, TrialStore
 from orchestrator.records import NewTrial, Trial
-from orchestrator.replay import Rule, asha, median_rule, replay
+from orchestrator.replay import Rule, asha, hyperband, median_rule, replay
 from orchestrator.report import PlannedSize, PrunerReplay, TimeEstimate
 from orchestrator.spec import SweepSpec
 
@@ -60,7 +60,7 @@ def forecast(spec: SweepSpec, plan: Plan, sizer: Sizer, history: History | None 
     sizes = _sizes(plan.trials, sizer)
     return Forecast(
         sizes=(sizes[0], sizes[-1]) if len(sizes) > 1 else tuple(sizes),
-        time=_time(spec, plan.trials, sizes, _earlier(spec, history) if history else []),
+        time=_time(spec, plan, sizes, _earlier(spec, history) if history else []),
         replayed=_replayed(spec, plan, history) if history else None,
     )
 
@@ -130,9 +130,7 @@ def _earlier(spec: SweepSpec, history: History) -> list[Trial]:
     ]
 
 
-def _time(
-    spec: SweepSpec, trials: Sequence[NewTrial], sizes: Sequence[PlannedSize], earlier: Sequence[Trial]
-) -> TimeEstimate:
+def _time(spec: SweepSpec, plan: Plan, sizes: Sequence[PlannedSize], earlier: Sequence[Trial]) -> TimeEstimate:
     steps_s: dict[str, list[float]] = {}
     rates = []
     for each in earlier:
@@ -147,13 +145,14 @@ def _time(
     assumed = resources.workers * (resources.gpu * GPU_FLOPS if resources.gpu else resources.cpu * CPU_FLOPS)
     rate = median(rates) if rates else assumed
     seconds, basis = 0.0, Counter[str]()
-    for trial in trials:
+    for trial in plan.trials:
         known = steps_s.get(_shape(trial))
         if known:
             seconds += median(known) * trial.config["training"]["steps"]
         else:
             seconds += flops * _tokens(trial) / rate
         basis["recorded" if known else "roofline"] += 1
+    seconds *= 1 + plan.proposed / len(plan.trials)
     hours = seconds * resources.workers / 3600
     return TimeEstimate(
         cpu_hours=hours * resources.cpu,
@@ -161,7 +160,7 @@ def _time(
         recorded=basis["recorded"],
         roofline=basis["roofline"],
         flops_per_s=rate,
-        basis=_basis(basis, rate, measured=bool(rates)),
+        basis=_basis(basis, rate, plan.proposed, measured=bool(rates)),
     )
 
 
@@ -170,20 +169,22 @@ def _tokens(trial: NewTrial | Trial) -> int:
     return int(training["steps"]) * int(training["batch_size"]) * int(training["sequence_length"])
 
 
-def _basis(counts: Mapping[str, int], rate: float, *, measured: bool) -> str:
+def _basis(counts: Mapping[str, int], rate: float, proposed: int, *, measured: bool) -> str:
     parts = []
     if counts["recorded"]:
         parts.append(f"{counts['recorded']} trials from the recorded seconds a step of earlier ones of the same shape")
     if counts["roofline"]:
         source = "the median that earlier trials reached" if measured else "an assumption: nothing is recorded yet"
         parts.append(f"{counts['roofline']} from their FLOPs at {rate / 1e9:.3g} GFLOP/s, {source}")
+    if proposed:
+        parts.append(f"{proposed} that may follow as the mean of these")
     return "; ".join(parts)
 
 
 def _replayed(spec: SweepSpec, plan: Plan, history: History) -> PrunerReplay | None:
     """The file's own rule over the project's curves that are there in full."""
     rule, metric = spec.early_terminate, spec.metric
-    if rule is None or rule.type not in ("asha", "median") or metric is None:
+    if rule is None or rule.type == "none" or metric is None:
         return None
     found = history.board.board_trials(project=spec.project, states=(TrialState.SUCCEEDED,), limit=MOST_EARLIER)
     whole = [trial for trial in found if metric.name in trial.metrics and trial.shared_from is None][:MOST_CURVES]
@@ -191,21 +192,26 @@ def _replayed(spec: SweepSpec, plan: Plan, history: History) -> PrunerReplay | N
     curves = [[(step, sign * value) for step, value in history.trials.curve(trial.id, metric.name)] for trial in whole]
     longest = Counter(curve[-1][0] for curve in curves).most_common(1)
     curves = [curve for curve in curves if curve[-1][0] == longest[0][0]] if longest else []
-    make: partial[Rule] = (
-        partial(asha, rule.grace_steps, rule.reduction_factor, longest[0][0] if longest else 1)
-        if rule.type == "asha"
-        else partial(median_rule, rule.grace_steps)
-    )
+    most = longest[0][0] if longest else 1
+    make: partial[Rule]
+    match rule.type:
+        case "asha":
+            make, words = partial(asha, rule.grace_steps, rule.reduction_factor, most), "asha with eta = {eta:g}"
+        case "hyperband":
+            make = partial(hyperband, rule.grace_steps, int(rule.reduction_factor), most, spec.name)
+            words = "hyperband with eta = {eta:g}"
+        case _:
+            make, words = partial(median_rule, rule.grace_steps), "the median rule"
     outcome = replay(curves, make)
     if outcome is None:
         return None
-    words = f"{rule.type} with eta = {rule.reduction_factor:g}" if rule.type == "asha" else "the median rule"
+    named = words.format(eta=rule.reduction_factor)
     return PrunerReplay(
         rule=rule.type,
         curves=outcome.curves,
         replays=outcome.replays,
         kept_winner=outcome.kept,
         saved=outcome.saved,
-        text=f"{words} would have kept the winner in {outcome.kept} of {outcome.replays} replays of "
+        text=f"{named} would have kept the winner in {outcome.kept} of {outcome.replays} replays of "
         f"{outcome.curves} finished trials of {spec.project}, and saved {outcome.saved:.0%} of their steps",
     )

@@ -122,6 +122,8 @@ class Plan:
     when it does."""
     constrained: int
     """Cells or draws that a constraint left out."""
+    proposed: int = 0
+    """Further trials at most: those that a search proposes from results, or a race's further seeds."""
     notes: tuple[str, ...] = ()
     """What matching could not make equal; what conditions read that no trial tells."""
 
@@ -181,16 +183,20 @@ def make_plan(spec: SweepSpec, sizer: Sizer | None = None) -> Plan:
             "Sweep fewer values, or leave `policy: race` out."
         )
     notes = list(dict.fromkeys(planner.misses))
+    proposed = 0
+    if spec.search.method in LEARNING:
+        seeds = len(spec.seeds.numbers)
+        proposed = (spec.search.max_trials or 0) // seeds * seeds - len(trials)
     if spec.seeds.policy == "race":
-        most = len(seen) * len(spec.seeds.numbers)
+        proposed = len(seen) * len(spec.seeds.numbers) - len(trials)
         notes.append(
             f"a race: {len(spec.seeds.planned)} seeds each at first, {len(spec.seeds.numbers)} at most for those that "
-            f"cannot be told from the best: {len(trials):,} to {most:,} trials"
+            f"cannot be told from the best: {len(trials):,} to {len(trials) + proposed:,} trials"
         )
     notes += [*_unheard(spec, trials), *_unranked(spec, trials)]
     if spec.search.method in ("grid", "list"):
         notes += _without_effect(spec, trials)
-    return Plan(tuple(trials), len(seen), skipped, constrained, tuple(notes))
+    return Plan(tuple(trials), len(seen), skipped, constrained, proposed, tuple(notes))
 
 
 def _without_effect(spec: SweepSpec, trials: Sequence[NewTrial]) -> Iterator[str]:

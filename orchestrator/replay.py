@@ -1,12 +1,15 @@
 """What early stopping would have done to curves that are there in full. Pure.
 
-Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) and the median rule (Golovin et al. 2017), decision
-for decision as Ray Tune's schedulers take them; trials report in turn, as if `SLOTS` of them ran at once.
+Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), Hyperband (Li et al. 2018, arXiv:1603.06560) and the
+median rule (Golovin et al. 2017), decision for decision as Ray Tune's and Optuna's classes take them; trials report in
+turn, as if `SLOTS` of them ran at once.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -63,6 +66,33 @@ def asha(grace_steps: int, reduction_factor: float, max_steps: int) -> Rule:
                 worst = _quantile([-each for each in recorded.values()], 1 - 1 / reduction_factor)
                 recorded[trial] = value
                 return worst is not None and -value < worst
+        return False
+
+    return stops
+
+
+def hyperband(grace_steps: int, reduction_factor: int, max_steps: int, name: str) -> Rule:
+    """Successive halving in brackets: the rungs of bracket b begin at grace_steps · reduction_factor^b.
+
+    Brackets get trials in proportion to what Hyperband gives them, by a checksum of the sweep's name and the trial's
+    place; a trial goes on from a rung if it is among the best share of those that have come to it, itself included.
+    """
+    longest = 0
+    while grace_steps * reduction_factor ** (longest + 1) <= max_steps:
+        longest += 1
+    trials_in = [math.ceil((longest + 1) * reduction_factor**s / (s + 1)) for s in range(longest, -1, -1)]
+    rungs: dict[tuple[int, int], list[float]] = {}
+    passed: dict[int, int] = {}
+
+    def stops(trial: int, step: int, value: float) -> bool:
+        ticket = zlib.crc32(f"{name}_{trial}".encode()) % sum(trials_in)
+        bracket = next(b for b in range(longest + 1) if ticket < sum(trials_in[: b + 1]))
+        while step >= grace_steps * reduction_factor ** (bracket + passed.setdefault(trial, 0)):
+            there = rungs.setdefault((bracket, passed[trial]), [])
+            there.append(value)
+            passed[trial] += 1
+            if value > sorted(there)[max(len(there) // reduction_factor, 1) - 1]:
+                return True
         return False
 
     return stops

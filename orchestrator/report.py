@@ -243,6 +243,9 @@ class PlanDocument(Answer):
     metric: str
     goal: str
     trials: int
+    proposed: int = Field(
+        description="Further trials at most: those that the search proposes from results, or a race's further seeds."
+    )
     configurations: int
     shared: int = Field(description="Trials that have a result already, from earlier sweeps, and will not run.")
     seeds: list[int]

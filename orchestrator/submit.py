@@ -124,6 +124,7 @@ def plan_document(accepted: Accepted, shared: int = 0, forecast: Forecast | None
         metric=spec.metric.name,
         goal=spec.metric.goal,
         trials=len(plan.trials),
+        proposed=plan.proposed,
         configurations=plan.configurations,
         shared=shared,
         seeds=spec.seeds.numbers,

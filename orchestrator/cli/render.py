@@ -174,6 +174,15 @@ def ailments(alarms: dict[str, int]) -> Text:
     return Text(", ".join(f"{kind} in {health.layers(n)}" for kind, n in alarms.items()), style="red")
 
 
+def planned(document: report.PlanDocument) -> str:
+    """How many trials, of what, and what ranks them."""
+    further = f", and up to {document.proposed} more as results come in" if document.proposed else ""
+    return (
+        f"{document.trials} trials: {document.configurations} configurations × {len(document.seeds)} seeds{further}; "
+        f"ranked by {document.metric} ({document.goal})"
+    )
+
+
 def plan(document: report.PlanDocument) -> RenderableType:
     """`orch plan`."""
     axes = Table(box=None, pad_edge=False, title="axes", title_justify="left")
@@ -187,10 +196,7 @@ def plan(document: report.PlanDocument) -> RenderableType:
         rows.add_column(heading)
     for each in document.first:
         rows.add_row(str(each.number), *(cell(each.params.get(name)) for name in names), str(each.seed))
-    head = Text(
-        f"{document.name}: {document.trials} trials, {document.configurations} configurations × "
-        f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
-    )
+    head = Text(f"{document.name}: {planned(document)}")
     notes = [Text(f"note: {warning}", style="yellow") for warning in document.warnings]
     return Group(head, Text(), axes, Text(), rows, *costs(document), *notes)
 

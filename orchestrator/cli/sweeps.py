@@ -109,10 +109,7 @@ def validate(
     if format is Format.JSON:
         render.print_json(document)
         return ExitCode.OK
-    render.say(
-        f"{file}: good. {document.trials} trials: {document.configurations} configurations × "
-        f"{len(document.seeds)} seeds, ranked by {document.metric} ({document.goal})"
-    )
+    render.say(f"{file}: good. {render.planned(document)}")
     for warning in document.warnings:
         render.say(f"  note: {warning}")
     return ExitCode.OK

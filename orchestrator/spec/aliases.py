@@ -6,11 +6,13 @@ Determined: experiment configuration reference (hyperparameters, searcher, small
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.errors import BadInput, Complaint
 from orchestrator.spec.document import Document, Path
+from orchestrator.spec.model import Parameter
 
 Change = Callable[[Any], Any]
 
@@ -77,6 +79,10 @@ MOVES: tuple[tuple[Path, Path, Change], ...] = (
 
 PARAMETER_WORDS = {"vals": "values", "minval": "min", "maxval": "max", "val": "value"}
 PARAMETER_TYPES = {"int": "int_uniform", "double": "uniform", "categorical": None, "const": None}
+DISTRIBUTIONS = ("constant", "categorical", "log_uniform")
+PARAMETER_FIELDS = frozenset(Parameter.model_fields) | PARAMETER_WORDS.keys() | {"type", "base"}
+SECTIONS = ("task", "model", "training")
+"""Of a workload: below their names in `parameters`, names may stand nested instead of dotted."""
 
 
 def translate(document: Document) -> None:
@@ -103,12 +109,50 @@ def translate(document: Document) -> None:
         moved.append(old)
     for old in dict.fromkeys(moved):
         _remove(document.data, old)
-    for emptied in ("searcher", "reproducibility"):
-        if document.data.get(emptied) == {}:
-            del document.data[emptied]
+    for section in ("searcher", "reproducibility"):
+        left = document.data.get(section)
+        if isinstance(left, dict):
+            complaints += [_without_counterpart(document, (section, key)) for key in left]
+            del document.data[section]
+    complaints += _flatten_parameters(document)
     _translate_parameters(document)
     if complaints:
         raise BadInput(complaints)
+
+
+def _without_counterpart(document: Document, path: Path) -> Complaint:
+    read = [".".join(map(str, old)) for old, _, _ in MOVES if old[0] == path[0]]
+    message = f"`{'.'.join(map(str, path))}` says nothing here."
+    return document.complaint(path, message, f"Read are: {', '.join(dict.fromkeys(read))}.", at_key=True)
+
+
+def _flatten_parameters(document: Document) -> list[Complaint]:
+    """Nested names become dotted ones, each with its place: `training: {lr: …}` is `training.lr`.
+
+    W&B nests below the word `parameters`, Determined without it.
+    """
+    parameters = document.data.get("parameters")
+    if not isinstance(parameters, dict):
+        return []
+    complaints: list[Complaint] = []
+    flat: dict[Any, Any] = {}
+
+    def visit(name: Any, value: Any, path: Path) -> None:
+        nested = isinstance(value, dict) and value and not value.keys() & PARAMETER_FIELDS
+        if nested and (name in SECTIONS or len(path) > 2):
+            for key, below in value.items():
+                visit(name if key == "parameters" else f"{name}.{key}", below, (*path, key))
+            return
+        if len(path) > 2:
+            document.move(path, ("parameters", name))
+            if name in flat or name in parameters:
+                complaints.append(document.complaint(("parameters", name), f"{name!r} is given twice.", at_key=True))
+        flat[name] = value
+
+    for name, value in list(parameters.items()):
+        visit(name, value, ("parameters", name))
+    document.data["parameters"] = flat
+    return complaints
 
 
 def _translate_parameters(document: Document) -> None:
@@ -131,8 +175,16 @@ def _translate_parameters(document: Document) -> None:
             # Determined gives a log range by its exponents.
             del words["type"]
             base = words.pop("base", 10.0)
-            base = base if _is_exponent(base) and base > 0 else 10.0
-            words |= {"distribution": "log_uniform_values", "min": base ** words["min"], "max": base ** words["max"]}
+            _from_exponents(words, base if _is_exponent(base) and base > 0 else 10.0)
+        if words.get("distribution") in ("constant", "categorical"):
+            del words["distribution"]
+        elif words.get("distribution") == "log_uniform" and all(_is_exponent(words.get(key)) for key in ("min", "max")):
+            # So does W&B, in distinction to log_uniform_values
+            _from_exponents(words, math.e)
+
+
+def _from_exponents(words: dict[str, Any], base: float) -> None:
+    words |= {"distribution": "log_uniform_values", "min": base ** words["min"], "max": base ** words["max"]}
 
 
 def _is_exponent(value: Any) -> bool:
@@ -159,9 +211,7 @@ def _put(document: Document, old: Path, new: Path, value: Any) -> bool:
         if not isinstance(here, dict):
             return False
     here[new[-1]] = value
-    for table in (document.keys, document.values):
-        for path in [path for path in table if path[: len(old)] == old]:
-            table[new + path[len(old) :]] = table[path]
+    document.move(old, new)
     return True
 
 

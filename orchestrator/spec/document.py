@@ -72,6 +72,12 @@ class Document:
                 return self._at(position, message, hint)
         return Complaint(message, self.file, hint=hint)
 
+    def move(self, old: Path, new: Path) -> None:
+        """What stands at `old` and below has its places at `new`, too."""
+        for table in (self.keys, self.values):
+            for path in [path for path in table if path[: len(old)] == old]:
+                table[new + path[len(old) :]] = table[path]
+
     def _at(self, position: Position, message: str, hint: str = "") -> Complaint:
         lines = position.source.lines
         text = lines[position.line - 1] if 0 < position.line <= len(lines) else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pydantic
 
-from orchestrator.spec.aliases import MOVES
+from orchestrator.spec.aliases import DISTRIBUTIONS, MOVES, PARAMETER_TYPES, PARAMETER_WORDS, SECTIONS
 from orchestrator.spec.model import SweepSpec
 from orchestrator.spec.operations import ACTIONS
 from workloads.config import TrialConfig
@@ -25,13 +25,20 @@ def sweep_schema() -> dict[str, Any]:
     schema["$defs"] = {name: _with_bare_names(each) for name, each in definitions.items()}
     properties = schema["properties"]
     properties["workload"] = {"$ref": "#/$defs/Workload", "description": properties["workload"]["description"]}
-    properties["parameters"]["additionalProperties"] = {
-        "anyOf": [
-            {"$ref": "#/$defs/Parameter"},
-            {"type": "array", "description": "Short for `values`.", "minItems": 1},
-            {"type": ["string", "number", "boolean", "null"], "description": "Short for `value`."},
-        ]
+    parameter = [
+        {"$ref": "#/$defs/Parameter"},
+        {"type": "array", "description": "Short for `values`.", "minItems": 1},
+        {"type": ["string", "number", "boolean", "null"], "description": "Short for `value`."},
+    ]
+    properties["parameters"]["additionalProperties"] = {"anyOf": parameter}
+    nested = {"$ref": "#/$defs/NestedParameters"}
+    schema["$defs"]["NestedParameters"] = {
+        "type": "object",
+        "description": "Nested names: `training: {lr: ...}` is `training.lr`.",
+        "minProperties": 1,
+        "additionalProperties": {"anyOf": [*parameter, nested]},
     }
+    properties["parameters"]["properties"] = {section: {"anyOf": [*parameter, nested]} for section in SECTIONS}
     _allow_short_forms(properties)
     _allow_aliases(schema)
     files = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -68,6 +75,12 @@ def _allow_aliases(schema: dict[str, Any]) -> None:
             here = _section(schema, section)
         same = {"description": f"Same as `{'.'.join(map(str, new))}`."}
         here["properties"].setdefault(old[-1], same)
+    parameter = schema["$defs"]["Parameter"]["properties"]
+    for alias, word in PARAMETER_WORDS.items():
+        parameter[alias] = {"description": f"Same as `{word}`."}
+    parameter["type"] = {"enum": [*PARAMETER_TYPES, "log"], "description": "Determined's word for the distribution."}
+    parameter["base"] = {"type": "number", "description": "Of Determined's `log`, whose ends are exponents."}
+    parameter["distribution"]["anyOf"][0]["enum"] += DISTRIBUTIONS
     schema["$defs"]["LogPolicy"]["properties"]["action"]["enum"] += sorted(ACTIONS)
 
 

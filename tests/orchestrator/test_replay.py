@@ -6,8 +6,10 @@ import random
 
 import pytest
 
+from orchestrator.cluster.hyperband import hyperband as scheduler_of
 from orchestrator.cluster.search import STEP, Asha, Known, Median
-from orchestrator.replay import asha, median_rule, replay
+from orchestrator.replay import asha, hyperband, median_rule, replay
+from orchestrator.spec.model import EarlyTerminate
 
 METRIC, STEPS = "val_loss", range(10, 101, 10)
 
@@ -38,13 +40,23 @@ def tunes_median():
     return tunes(Median(time_attr=STEP, metric=METRIC, mode="min", grace_period=30), 0)
 
 
+def optunas_hyperband(grace: int, factor: int):
+    rule = EarlyTerminate(type="hyperband", grace_steps=grace, reduction_factor=factor)
+    return tunes(scheduler_of(rule, name="curves", metric=METRIC, goal="minimize", max_steps=100), 24)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("told", "plain"),
-    [(tunes_asha, lambda: asha(10, 3, 100)), (tunes_median, lambda: median_rule(30))],
-    ids=["asha", "median"],
+    [
+        (tunes_asha, lambda: asha(10, 3, 100)),
+        (lambda: optunas_hyperband(10, 3), lambda: hyperband(10, 3, 100, "curves")),
+        (lambda: optunas_hyperband(20, 2), lambda: hyperband(20, 2, 100, "curves")),
+        (tunes_median, lambda: median_rule(30)),
+    ],
+    ids=["asha", "hyperband", "hyperband of two", "median"],
 )
-def test_the_rules_decide_as_ray_tunes_schedulers_do(told, plain, seed):
+def test_the_rules_decide_as_ray_tunes_and_optunas_classes_do(told, plain, seed):
     assert replay(curves(seed), told, replays=3) == replay(curves(seed), plain, replays=3)
 
 

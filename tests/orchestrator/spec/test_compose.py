@@ -135,6 +135,52 @@ def test_determined_words_are_read():
     assert spec.parameters["model.d_model"].kind == "int_uniform"
 
 
+NESTED = """\
+name: nested
+workload: {model: {feedforward: {name: moe, num_experts: 8}}}
+parameters:
+  training:
+    lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-2}
+    parameters: {weight_decay: {values: [0.0, 0.1]}}
+  model:
+    parameters:
+      mixer: {name: [gru, rg_lru], conv_width: {values: [2, 4], when: "mixer.name == 'rg_lru'"}}
+      feedforward.router.name: {distribution: categorical, values: [topk, switch]}
+  training.steps: {distribution: constant, value: 30}
+search: {method: random, max_trials: 4}
+"""
+
+
+def test_nested_names_are_dotted_ones():
+    spec = load_spec(NESTED)
+    assert list(spec.parameters) == [
+        "training.lr", "training.weight_decay", "model.mixer.name", "model.mixer.conv_width",
+        "model.feedforward.router.name", "training.steps",
+    ]  # fmt: skip
+    assert spec.parameters["model.mixer.conv_width"].when == "mixer.name == 'rg_lru'"
+    assert spec.parameters["training.weight_decay"].choices == [0.0, 0.1]
+    assert spec.parameters["training.steps"].choices == [30]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("{training: {lr: {valeus: [1]}}}", r"f.yaml:2:\d+: no workload has a parameter 'training.lr.valeus'"),
+        ("{training: {lr: [1e-3]}, training.lr: [1e-2]}", r"f.yaml:2:25: 'training.lr' is given twice"),
+        ("{training: {lr: {values: [no]}}}", r"f.yaml:2:39: training.lr = 'no'"),
+        ("{training: {}}", "give exactly one of"),
+    ],
+)
+def test_mistakes_in_nested_names_have_their_places(words, says):
+    with pytest.raises(BadInput, match=says):
+        load_spec(f"name: x\nparameters: {words}\n", "f.yaml")
+
+
+def test_words_of_a_searcher_that_say_nothing_here_are_named():
+    with pytest.raises(BadInput, match=r"f.yaml:2:26: `searcher.max_rungs` says nothing here[\s\S]*searcher.divisor"):
+        load_spec("name: x\nsearcher: {name: random, max_rungs: 3, max_trials: 4}\n", "f.yaml")
+
+
 def test_an_alias_beside_its_own_word_is_a_mistake():
     with pytest.raises(BadInput, match=r"`run_cap` says the same as `search.max_trials`"):
         load_spec("name: x\nrun_cap: 3\nsearch: {method: random, max_trials: 4}\n")
@@ -146,7 +192,7 @@ def test_a_schema_check_accepts_what_the_loader_accepts():
     from orchestrator.spec.schema import sweep_schema
 
     validator = jsonschema.Draft202012Validator(sweep_schema())
-    for text in (BASE, CHILD, "name: x\nseeds: 3\nworkload: {task: bytes_lm, model: {mixer: [gru, rg_lru]}}\n"):
+    for text in (BASE, CHILD, NESTED, "name: x\nseeds: 3\nworkload: {task: bytes_lm, model: {mixer: [gru, rg_lru]}}\n"):
         validator.validate(parse_document(text, "f").data)
     wrong = parse_document("name: x\nworkload: {model: {mixer: {name: gru, nothing: 1}}}\n", "f").data
     assert list(validator.iter_errors(wrong))
