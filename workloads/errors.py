@@ -119,7 +119,7 @@ class WorkloadError(Exception):
 
 
 class TrialDiverged(WorkloadError):
-    """The loss or the gradient left the finite numbers, or the loss ran away.
+    """The loss, the gradient or the validation metric left the finite numbers, or the loss ran away.
 
     step: the training step at which it was seen first; `reason`: what was seen. The last good checkpoint stays.
     """

@@ -171,7 +171,7 @@ class Trainer:
         """Evaluate, and begin a new interval. All workers must call it.
 
         Raises:
-            TrialDiverged: a step since the last report was not finite, or the loss ran away.
+            TrialDiverged: a step since the last report or the metric was not finite, or the loss ran away.
         """
         started = self.clock()
         self._check_finite()
@@ -195,7 +195,9 @@ class Trainer:
             "loader_tokens_per_s": interval.tokens / max(interval.loading_seconds, 1e-9),
             **self.constants,
         }
-        self.rows.append(self.place.from_leader(row))
+        row = self.place.from_leader(row)
+        self._check_validation(row)
+        self.rows.append(row)
         self._since_report = _Interval(self.place.device)
         return dict(self.rows[-1])
 
@@ -370,6 +372,12 @@ class Trainer:
         if train_loss > factor * max(self._first_loss, 1e-3):
             reason = f"the training loss is {train_loss:.4g}, over {factor:g} times its first, {self._first_loss:.4g}"
             raise TrialDiverged(self.step, reason)
+
+    def _check_validation(self, row: Row) -> None:
+        value = row[self.task.metric]
+        if not math.isfinite(value):
+            # The step before was finite, the weights that it left are not worth a checkpoint
+            raise TrialDiverged(self.step, f"{self.task.metric} is {value}")
 
     def _check_same(self, state: Mapping[str, Any], path: Path) -> None:
         mine = self.trial.document()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -124,6 +125,24 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(tmp_path:
 def test_a_loss_that_runs_away_is_divergence_too():
     with pytest.raises(TrialDiverged, match="times its first"):
         list(train(a_config(steps=40, lr=10.0, schedule="constant", warmup_steps=3, divergence_factor=1.2)))
+
+
+def test_weights_that_break_the_validation_are_divergence_too(tmp_path: Path):
+    """The step itself is finite, and what it leaves is not: no row, no checkpoint."""
+    config = a_config(steps=9, lr=1e38, schedule="constant", warmup_steps=0, grad_clip=0, eval_every=1)
+    with pytest.raises(TrialDiverged, match=r"diverged at step 1: val_bpb is (nan|inf)"):
+        list(train(config, checkpoint_dir=tmp_path))
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_compiled_or_not_the_curve_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    """With the front half of the compiler, which is where it fails on what it cannot follow; the other half is slow."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    moe = {"name": "moe", "num_experts": 4, "expert_hidden": 8}
+    model = {"model": {"d_model": 16, "n_layers": 1, "mixer": "gru", "feedforward": moe}}
+    compiled, plain = (list(train(a_config(steps=2, compile=compiled) | model)) for compiled in (True, False))
+    assert compiled[0]["val_bpb"] == pytest.approx(plain[0]["val_bpb"], rel=1e-6)
+    assert compiled[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-4)
 
 
 def test_resuming_another_model_is_refused_with_both_named(tmp_path: Path):

@@ -14,6 +14,7 @@ from workloads.data import corpora
 from workloads.errors import DataError
 from workloads.tasks import ngram
 from workloads.tasks.base import IGNORE, Batch, Predict, Signature, Task
+from workloads.tasks.finite import fitted_once
 from workloads.tasks.options.language import BytesLM as Options
 
 BYTES = 256
@@ -87,6 +88,7 @@ class BytesLM(Task):
         metrics = super().evaluate(model, batch_size, sequence_length)
         return metrics | {"val_bpb": metrics["val_loss"] / math.log(2)}
 
+    @fitted_once
     def baseline(self, sequence_length: int) -> dict[str, float]:
         """Bits per byte on the validation split of byte models counted on the last 8 MB of the training split.
 

@@ -104,6 +104,14 @@ def test_the_evaluation_does_not_hang_on_the_batch_size(name: str):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_the_documentation_tells_licence_split_and_baseline(name: str):
+    text = method(name).doc.lower()
+    assert any(word in text for word in ("licence", "bsd", "apache", "public domain"))
+    assert "split" in text
+    assert "baseline" in text
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_baselines_and_smoke_size(name: str):
     task = small(name)
     baselines = task.baseline(LENGTH)

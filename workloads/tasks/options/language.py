@@ -11,7 +11,10 @@ from workloads.method import Method, option, options
 class BytesLM:
     """Byte-level language model over real text; score `val_bpb`, bits per byte on the whole validation split.
 
-    The default corpus is one frozen copy of CPython's language reference (466 KB, PSF licence), split 90/5/5 by offset.
+    The default corpus is one frozen copy of CPython's language reference (466 KB, PSF licence), split 90/5/5 by offset;
+    packaged texts have the licence and the split that `orch data list` and `workloads.datasets.texts` tell. Trivial
+    baseline: `unigram`, bytes by their frequency; `ngram5`, an order-5 byte model (interpolated Witten-Bell), is what a
+    model that is worth its training must beat.
     """
 
     metric: ClassVar[str] = "val_bpb"

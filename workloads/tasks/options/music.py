@@ -33,7 +33,7 @@ class ToyChorales:
 
     A Markov chain over the triads of C major; the bass takes the root, each upper voice the chord's tone nearest to
     where it was, or the next nearest, within its range. Format, loss, score and baselines of `jsb_chorales`.
-    Generated from a fixed seed: no licence. 64, 16 and 16 pieces of 24 to 48 frames.
+    Generated from a fixed seed: no source data, no licence. Split: 64, 16 and 16 pieces of 24 to 48 frames.
     """
 
     metric: ClassVar[str] = "val_nll"

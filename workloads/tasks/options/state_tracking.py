@@ -69,7 +69,7 @@ class A5Word(Generated):
 class S5Word(A5Word):
     """Word problem of the symmetric group S5 (120 elements); score `val_accuracy` over all positions.
 
-    Rule, metrics, split and baselines as for `a5_word`.
+    Rule, metrics, split and baselines as for `a5_word`. Generated: no source data, no licence.
     """
 
     name: Literal["s5_word"] = "s5_word"  # type: ignore[assignment]
