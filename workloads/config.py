@@ -55,6 +55,11 @@ class TrainingConfig:
     ema_decay: float | None = option(
         None, "Evaluate an exponential moving average of the weights with this decay.", gt=0, lt=1, sweep=[0.99, 0.999]
     )
+    trainable: tuple[str, ...] = option(
+        (),
+        "Patterns of the names of the parameters that are trained, as `*.up`; the others stay as they start. "
+        "All are trained when left out.",
+    )
     precision: Literal["float32", "bf16"] = option("float32", "Arithmetic of forward and backward.")
     compile: bool = option(False, "Run the model through torch.compile.")
     eval_every: int = option(50, "Steps between evaluations; also the steps at which a trial reports.", ge=1)

@@ -23,7 +23,8 @@ from workloads.diagnostics import Probe
 from workloads.distributed import Place
 from workloads.errors import CheckpointError, ConfigError, Problem, TrialDiverged
 from workloads.evaluate import evaluate, extrapolate
-from workloads.optim import build_optimizer, learning_rate
+from workloads.mixers.parts import low_rank_updates
+from workloads.optim import build_optimizer, learning_rate, train_only
 from workloads.optim.ema import WeightAverage
 from workloads.optim.sophia import Sophia
 from workloads.shell import ModelOutput, SequenceModel
@@ -119,6 +120,7 @@ class Trainer:
         _check_batch(trial, self.place)
         seeding.seed_everything(trial.seed, "init")
         self.model = SequenceModel(trial.model, self.signature).to(self.place.device)
+        train_only(self.model, trial.training.trainable)
         self.optimizer = build_optimizer(self.model, trial.training)
         decay = trial.training.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
@@ -257,11 +259,18 @@ class Trainer:
     def start(self, path: Path) -> None:
         """Start from a checkpoint of another trial, which may differ in options that leave every size as it is.
 
+        Low-rank updates that the checkpoint lacks begin as they are, and the optimiser then without moments: so a
+        model of `attention` becomes one of `liger`, to be tuned further.
+
         Raises:
             CheckpointError: damaged, of other data or sizes, or at a step that leaves nothing to train.
         """
         state = checkpoint.load(path, self.place.device)
         self._check_data(state, path)
+        updates = low_rank_updates(self.model)
+        if updates.keys() - state["model"].keys():
+            state["model"] = updates | state["model"]
+            state["optimizer"], state["average"] = self.optimizer.state_dict(), None
         training = self.trial.training
         if state["step"] >= training.steps:
             raise CheckpointError(

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.workloads.test_train_resume import MOE, TIMING, bytes_trial, same
 from workloads import train
 from workloads.checkpoint import load
 from workloads.checkpoint_files import at_step, keep, steps_in
-from workloads.errors import CheckpointError
+from workloads.errors import CheckpointError, ConfigError
 
 NOISY = {"mixer": "rg_lru", "feedforward": MOE | {"router": {"name": "noisy_topk", "k": 2}}}
 CONSTANT = {"schedule": "constant", "warmup_steps": 1, "sequence_length": 32, "keep_checkpoints": 9}
@@ -88,6 +89,33 @@ def test_children_of_one_checkpoint_share_weights_and_moments_and_differ_in_what
 def test_what_cannot_go_on_is_refused_at_the_call(short, config, says):
     with pytest.raises(CheckpointError, match=says):
         train(config, start_from=at_step(short, 6))
+
+
+UPDATES = ["*.mixer.maps.*.down", "*.mixer.maps.*.up"]
+
+
+def test_attention_becomes_liger_and_only_the_low_rank_updates_are_tuned_also_over_a_kill(tmp_path):
+    dense = {"name": "dense", "hidden": 16}
+    list(train(a_trial(6, model={"mixer": "attention", "feedforward": dense}), checkpoint_dir=tmp_path / "attention"))
+    liger = {"mixer": {"name": "liger", "rank": 2, "window": 4}, "feedforward": dense}
+    config = a_trial(12, model=liger, trainable=UPDATES)
+    attention = at_step(tmp_path / "attention", 6)
+    tuned = rows(config, tmp_path / "liger", attention)
+    assert [row["step"] for row in tuned] == [9, 12]
+    before, after = load(attention)["model"], last(tmp_path / "liger")["model"]
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    assert all(after[name].any() for name in after.keys() - before.keys())
+    assert tuned[-1]["params"] == sum(after[name].numel() for name in after.keys() - before.keys())
+    for path in sorted((tmp_path / "liger").glob("*12*")):
+        path.unlink()
+    again = list(train(config, checkpoint_dir=tmp_path / "liger", resume_from=tmp_path / "liger"))
+    assert [row["step"] for row in again] == [12]
+    assert same(last(tmp_path / "liger")["model"], after)
+
+
+def test_a_pattern_that_no_parameter_fits_is_refused():
+    with pytest.raises(ConfigError, match=r"training\.trainable\.0: no parameter of the model fits '\*\.lora'"):
+        train(a_trial(6, trainable=["*.lora"]))
 
 
 def test_a_kept_checkpoint_outlives_retention_and_a_missing_one_is_told_with_those_that_are_there(tmp_path):

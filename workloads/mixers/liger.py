@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,26 +11,10 @@ from kernels import chunk_gla
 from workloads.mixers.attention import Attention, LocalAttention, Projections, attend_locally
 from workloads.mixers.base import ObservedMixer, wide
 from workloads.mixers.options.attention import Liger as Options
-from workloads.mixers.parts import ShortConv
+from workloads.mixers.parts import LowRankUpdate, ShortConv
 
 Model = TypeVar("Model", bound=nn.Module)
 State = tuple[Tensor, tuple[Tensor, Tensor], Tensor]
-
-
-class LowRankUpdate(nn.Linear):
-    """A linear map plus B A · alpha / rank (LoRA, arXiv:2106.09685); B starts at 0, so at first nothing changes."""
-
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
-        self.weight, self.bias = base.weight, base.bias
-        self.scale = alpha / rank
-        self.down = nn.Parameter(torch.empty(rank, base.in_features).to(base.weight))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank).to(base.weight))
-        nn.init.kaiming_uniform_(self.down, a=5**0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., I] -> [..., O]."""
-        return super().forward(x) + self.scale * F.linear(F.linear(x, self.down), self.up)
 
 
 class Liger(ObservedMixer):

@@ -1,4 +1,4 @@
-"""Small layers that several mixers are made of: short convolution, block-diagonal map, norms, rotary positions."""
+"""Small layers that mixers are made of: short convolution, block-diagonal map, low-rank update, norm, rotation."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ class BlockLinear(nn.Module):
         """x [..., I] -> [..., O]."""
         y = torch.einsum("...hi,hio->...ho", x.unflatten(-1, (self.blocks, -1)), self.weight).flatten(-2)
         return y if self.bias is None else y + self.bias
+
+
+class LowRankUpdate(nn.Linear):
+    """A linear map plus B A · alpha / rank (LoRA, arXiv:2106.09685); B starts at 0, so at first nothing changes."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = alpha / rank
+        self.down = nn.Parameter(torch.empty(rank, base.in_features).to(base.weight))
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank).to(base.weight))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., I] -> [..., O]."""
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.down), self.up)
+
+
+def low_rank_updates(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of every low-rank update in `model`, by their names in its state."""
+    return {
+        f"{path}.{name}": getattr(module, name)
+        for path, module in model.named_modules()
+        if isinstance(module, LowRankUpdate)
+        for name in ("down", "up")
+    }
 
 
 class HeadNorm(nn.Module):

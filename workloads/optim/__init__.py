@@ -1,13 +1,16 @@
-"""Optimisers and the learning rate: which parameters decay, which rule steps them, how fast at which step."""
+"""Optimisers and the learning rate: which parameters are trained and decay, which rule steps them, how fast when."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from workloads.config import TrainingConfig
+from workloads.errors import ConfigError, Problem
 from workloads.optim.grams import Grams
 from workloads.optim.sophia import Sophia
 
@@ -16,6 +19,24 @@ FINAL_FRACTION = 0.1
 """Where cosine and trapezoid end, as a share of the peak."""
 COOLDOWN = 0.2
 """Last share of the steps over which the trapezoid falls."""
+
+
+def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze every parameter whose name fits none of `patterns`, shell patterns as `*.up`; no patterns freeze nothing.
+
+    Raises:
+        ConfigError: a pattern that no parameter fits.
+    """
+    if not patterns:
+        return
+    names = [name for name, _ in model.named_parameters()]
+    for i, pattern in enumerate(patterns):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            problem = f"no parameter of the model fits {pattern!r}."
+            hint = f"Its parameters are called {names[0]}, ..., {names[-1]}."
+            raise ConfigError([Problem(("training", "trainable", i), problem, hint)])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:

@@ -9,8 +9,9 @@ from torch import nn
 
 from tests.workloads.mixers.support import WIDTH
 from workloads import build_model
-from workloads.mixers.liger import Liger, LowRankUpdate, convert
+from workloads.mixers.liger import Liger, convert
 from workloads.mixers.options.attention import Liger as Options
+from workloads.mixers.parts import LowRankUpdate
 
 
 def trained(model: nn.Module, tokens: torch.Tensor, steps: int) -> float:

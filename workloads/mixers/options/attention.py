@@ -91,7 +91,9 @@ class Liger:
     q, k, v, W_o as in attention;  log α = log σ(k) / τ;  q' = softmax(q), k' = softmax(k) over the head's channels;
     S' = diag(α) S + k' vᵀ, g = q' S';  s = rotary softmax attention over the last `window` steps, from q and k;
     y = W_o ½ (g + s). With rank > 0, low-rank updates (LoRA, B A · alpha / rank, B from 0) on the maps of q, k, v.
-    `workloads.mixers.liger.convert` turns a model of `attention` layers into this and freezes all but the updates.
+    A sweep over `liger` that starts from the best of one over `attention` takes its weights over; with
+    `training.trainable: ["*.down", "*.up"]` the updates alone are trained (sweeps/liger_conversion.yaml).
+    `workloads.mixers.liger.convert` does the same to a model at hand.
     State: S [B, H, K, V] and the last window − 1 keys and values. Parallel form: chunked.
     """
 
