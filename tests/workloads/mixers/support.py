@@ -20,6 +20,8 @@ def built(name: str, width: int = WIDTH, *, dtype: torch.dtype = torch.float64, 
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
+        if options.get("spiking"):
+            mixer.out.weight.mul_(10)  # so that its neurons fire
     return mixer
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels import chunk_gla, gated_delta_rule
 from kernels.testing import assert_close
-from tests.workloads.mixers.support import WIDTH, built, sequence
+from tests.workloads.mixers.support import WIDTH, built, copy, sequence
 from workloads import build_mixer
 from workloads.mixers.attention import banded
 from workloads.mixers.gsa import slot_logits
@@ -171,7 +171,8 @@ def test_rwkv4_survives_keys_that_overflow_the_exponential():
 
 def test_spiking_rwkv4_sends_spikes_of_leaky_neurons():
     quiet, spiking = built("rwkv4"), built("rwkv4", spiking=True)
-    x = 3 * sequence(40)
+    copy(quiet, spiking)
+    x = sequence(40)
     current, spikes = quiet(x)[0], spiking(x)[0]
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     potential = torch.zeros(2, WIDTH, dtype=torch.float64)

@@ -52,7 +52,7 @@ def heads(x: Tensor, mixer: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("rnn_tanh", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU), ("deer_gru", nn.GRU)],
+    [("rnn_tanh", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU), ("deer_gru", nn.GRU), ("deer_lstm", nn.LSTM)],
 )
 def test_dense_cells_agree_with_torch(name, module):
     mixer = built(name)

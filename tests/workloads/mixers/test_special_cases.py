@@ -168,30 +168,33 @@ def test_both_forms_of_the_gru_agree_where_the_reset_gate_is_open():
     assert_close("y", after(x)[0], before(x)[0], 1e-9)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
-def test_newton_over_time_gives_the_sequential_gru_and_its_gradient(jacobian):
-    deer, gru = built("deer_gru", jacobian=jacobian), built("gru")
-    copy(gru, deer)
+def test_newton_over_time_gives_the_sequential_cell_and_its_gradient(cell, jacobian):
+    deer, sequential = built(f"deer_{cell}", jacobian=jacobian), built(cell)
+    copy(sequential, deer)
     x = sequence(150).requires_grad_()
-    h0 = sequence(1)[:, 0].tanh().requires_grad_()
-    expected, actual = gru(x, h0)[0], deer(x, h0)[0]
+    first = [sequence(1)[:, 0].tanh().requires_grad_() for _ in range(2 if cell == "lstm" else 1)]
+    state = tuple(first) if cell == "lstm" else first[0]
+    expected, actual = sequential(x, state)[0], deer(x, state)[0]
     assert not deer.fell_back
     assert_close("y", expected, actual, 1e-8)
-    inputs = (x, h0, gru.weight_hh, gru.weight_ih, gru.bias_hh)
+    weights = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
     for name, a, b in zip(
-        ("x", "h0", "weight_hh", "weight_ih", "bias_hh"),
-        torch.autograd.grad(expected.square().sum(), inputs),
-        torch.autograd.grad(actual.square().sum(), (x, h0, deer.weight_hh, deer.weight_ih, deer.bias_hh)),
+        ("x", *("state" for _ in first), *weights),
+        torch.autograd.grad(expected.square().sum(), (x, *first, *(sequential.get_parameter(w) for w in weights))),
+        torch.autograd.grad(actual.square().sum(), (x, *first, *(deer.get_parameter(w) for w in weights))),
         strict=True,
     ):
         assert_close(name, a, b, 1e-8)
 
 
-def test_newton_falls_back_to_the_loop_where_it_does_not_converge():
-    deer, gru = built("deer_gru", max_iterations=1), built("gru")
-    copy(gru, deer)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_newton_falls_back_to_the_loop_where_it_does_not_converge(cell):
+    deer, sequential = built(f"deer_{cell}", max_iterations=1), built(cell)
+    copy(sequential, deer)
     x = sequence(40)
-    assert_close("y", gru(x)[0], deer(x)[0], 1e-12)
+    assert_close("y", sequential(x)[0], deer(x)[0], 1e-12)
     assert deer.fell_back
 
 

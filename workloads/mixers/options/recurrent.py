@@ -71,6 +71,24 @@ class DeerGRU:
 
 
 @options
+class DeerLSTM:
+    """LSTM evaluated in parallel over time by Newton's method (DEER).
+
+    As deer_gru, with the state s = (h, c) and a Jacobian [2H, 2H]: work O(T H³), eight times that of the GRU.
+    State: (h, c), each [B, H]; f is torch.nn's LSTM cell.
+    """
+
+    name: Literal["deer_lstm"] = "deer_lstm"
+    hidden_size: int | None = option(None, HIDDEN, ge=1)
+    jacobian: Literal["full", "diagonal"] = option("full", "Newton, or quasi-Newton with the diagonal (quasi-DEER).")
+    max_iterations: int = option(100, "Passes before the loop takes over.", ge=1)
+    tolerance: float | None = option(
+        None, "Largest residual |s − f(s)| at the end; 1e-6 in float32 and 1e-12 in float64 when left out.", gt=0
+    )
+    forget_bias: float = option(1.0, "Initial bias of the forget gate.", sweep=[0.0, 1.0, 3.0])
+
+
+@options
 class MGU:
     """Minimal gated unit: one gate, which writes where it is high (the paper calls it "forget").
 
@@ -153,6 +171,7 @@ METHODS = (
     Method(LSTM, "workloads.mixers.recurrent:LSTM", "Hochreiter & Schmidhuber 1997; arXiv:1412.3555, sec. 3.1"),
     Method(GRU, "workloads.mixers.recurrent:GRU", "Cho et al., arXiv:1406.1078; arXiv:1412.3555, sec. 3.2"),
     Method(DeerGRU, "workloads.mixers.deer:DeerGRU", "DEER, arXiv:2309.12252, sec. 3; quasi-DEER, arXiv:2407.19115"),
+    Method(DeerLSTM, "workloads.mixers.deer:DeerLSTM", "DEER, arXiv:2309.12252, sec. 3; quasi-DEER, arXiv:2407.19115"),
     Method(MGU, "workloads.mixers.cells:MGU", "Zhou et al., arXiv:1603.09420, eq. 6-8"),
     Method(IndRNN, "workloads.mixers.cells:IndRNN", "Li et al., arXiv:1803.04831, eq. 1 and sec. 4"),
     Method(LowRankGRU, "workloads.mixers.low_rank:LowRankGRU", "Barone, arXiv:1603.03116, sec. 3"),
