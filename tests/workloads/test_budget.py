@@ -53,6 +53,18 @@ def test_a_mixture_agrees_with_the_count_by_hand(k: int):
     assert cost.inference_flops_per_token - dense.inference_flops_per_token == 2 * (k * expert + gate - expert)
 
 
+def test_glam_s_pattern_is_dense_in_every_other_layer_and_one_expert_more_in_the_rest():
+    """Experts as wide as the dense layer: k - 1 feed-forwards more are active in half of the layers, and the gates."""
+    layer = {"activation": "geglu"}
+    dense = {"name": "dense", "hidden": 8} | layer
+    glam = {"name": "moe", "num_experts": 4, "expert_hidden": 8, "router": "glam"} | layer
+    sparse, plain = (a_config(n_layers=4, feedforward=each) for each in ([dense, glam], dense))
+    more = budget(sparse).active_params - budget(plain).active_params
+    assert more == 2 * (3 * D * 8 + 4 * D)
+    shapes = [{name: p.shape for name, p in build_model(each).blocks[2].named_parameters()} for each in (sparse, plain)]
+    assert shapes[0] == shapes[1]
+
+
 def attention_by_hand(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any) -> int:
     batch, heads, steps, size = q
     return 2 * batch * heads * steps * k[2] * (size + v[3])

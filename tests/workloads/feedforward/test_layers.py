@@ -198,10 +198,29 @@ def test_a_schedule_does_not_compile_the_layer_again():
     assert after[-1] == after[0]
 
 
-def test_the_work_follows_the_assignments_and_not_the_experts():
-    work = []
-    for num_experts in (4, 64):
-        with torch.no_grad(), cost.counting() as ledger:
-            moe(num_experts, router={"name": "topk", "k": 2})(hidden())
-        work.append(sum(ledger.flops.values()))
-    assert work[0] == work[1] == 2 * N * 2 * 3 * D * 8
+ONE_EXPERT_S_WORK = 2 * 3 * D * 8
+"""FLOPs of one token in one expert."""
+
+
+def work_of(layer, where: LayerContext | None = None) -> float:
+    """How many experts' work a pass does."""
+    with torch.no_grad(), cost.counting() as ledger:
+        layer(hidden(), where)
+    return sum(ledger.flops.values()) / ONE_EXPERT_S_WORK
+
+
+@pytest.mark.parametrize("num_experts", [4, 64])
+def test_the_work_follows_the_assignments_and_not_the_experts(num_experts):
+    assert work_of(moe(num_experts, router={"name": "topk", "k": 2})) == 2 * N
+
+
+@pytest.mark.parametrize("capacity", [0.5, 1.0])
+def test_a_mixture_of_depths_works_on_the_share_that_it_serves(capacity):
+    assert work_of(moe(1, router={"name": "mixture_of_depths", "capacity": capacity})) == capacity * N
+
+
+def test_an_adaptive_module_works_as_much_as_it_says():
+    layer, where = moe(router="acm").eval(), LayerContext()
+    layer.router.gate[-1].weight.data *= 50
+    assert work_of(layer, where) == pytest.approx(4 * N * where.stats["0/compute"].item())
+    assert 0 < where.stats["0/compute"] < 1

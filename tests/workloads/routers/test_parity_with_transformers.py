@@ -13,12 +13,14 @@ from workloads.routers.sparsemixer import multiplier
 pytest.importorskip("transformers")
 
 from transformers import (
+    DeepseekV2Config,
     DeepseekV3Config,
     MixtralConfig,
     NllbMoeConfig,
     OlmoeConfig,
     SwitchTransformersConfig,
 )
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 from transformers.models.nllb_moe.modeling_nllb_moe import NllbMoeTop2Router
@@ -99,6 +101,72 @@ def test_switch_drops_the_same_tokens_and_has_the_same_losses(factor):
     expected = switch_transformers.load_balancing_loss_func(probs, probs.argmax(-1))
     per_sequence = [balance(p, p.argmax(-1)) for p in probs]
     torch.testing.assert_close(torch.stack(per_sequence).mean(), expected)
+
+
+def test_the_whole_switch_block_agrees_in_output_and_gradients_with_tokens_dropped():
+    config = SwitchTransformersConfig(
+        hidden_size=D, d_ff=H, num_experts=E, expert_capacity=TIME // E, router_jitter_noise=0.0, dropout_rate=0.0
+    )
+    torch.manual_seed(0)
+    theirs = switch_transformers.SwitchTransformersSparseMLP(config)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    router = {"name": "switch", "capacity_factor": 1.0, "jitter": 0.0}
+    ours = build_feedforward("moe", D, num_experts=E, expert_hidden=H, activation="relu", router=router)
+    blocks = [theirs.experts[f"expert_{e}"] for e in range(E)]
+    ours.router.gate.weight.data.copy_(theirs.router.classifier.weight)
+    ours.experts.up.data.copy_(torch.stack([block.wi.weight.t() for block in blocks]))
+    ours.experts.down.data.copy_(torch.stack([block.wo.weight.t() for block in blocks]))
+    x, where = tokens().view(BATCH, TIME, D), context()
+    y, expected = ours(x, where), theirs(x)
+    assert where.stats["0/drop_frac"] > 0
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    gradients = torch.stack([block.wi.weight.grad.t() for block in blocks])
+    torch.testing.assert_close(ours.router.gate.weight.grad, theirs.router.classifier.weight.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours.experts.up.grad, gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_deepseek_s_whole_block_agrees_shared_experts_included():
+    """Their one shared network of two experts' width is our two shared experts side by side."""
+    config = DeepseekV2Config(
+        hidden_size=D,
+        moe_intermediate_size=H,
+        n_routed_experts=E,
+        num_experts_per_tok=2,
+        n_shared_experts=2,
+        num_attention_heads=1,
+        topk_method="greedy",
+        routed_scaling_factor=1.0,
+    )
+    theirs = DeepseekV2Moe(config)
+    torch.manual_seed(0)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    router = {"name": "deepseek_moe", "shared": 2, "k": 2}
+    ours = build_feedforward("moe", D, num_experts=E + 2, expert_hidden=H, router=router)
+    gate, up = theirs.experts.gate_up_proj.transpose(1, 2).chunk(2, dim=2)
+    routed = {"gate": gate, "up": up, "down": theirs.experts.down_proj.transpose(1, 2)}
+    shared = theirs.shared_experts
+    beside = {
+        "gate": shared.gate_proj.weight.view(2, H, D).transpose(1, 2),
+        "up": shared.up_proj.weight.view(2, H, D).transpose(1, 2),
+        "down": shared.down_proj.weight.t().reshape(2, H, D),
+    }
+    ours.router.gate.weight.data.copy_(theirs.gate.weight)
+    for part in routed:
+        getattr(ours.experts, part).data.copy_(torch.cat([beside[part], routed[part]]))
+    x = tokens().view(BATCH, TIME, D)
+    y, expected = ours(x, context()), theirs(x)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(ours.router.gate.weight.grad, theirs.gate.weight.grad, rtol=1e-3, atol=1e-3)
+    gradient = torch.cat(
+        [shared.down_proj.weight.grad.t().reshape(2, H, D), theirs.experts.down_proj.grad.transpose(1, 2)]
+    )
+    torch.testing.assert_close(ours.experts.down.grad, gradient, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
