@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import chunk_gla, gated_delta_rule
+from kernels import chunk_gla, gated_delta_rule, linear_scan
 from kernels.testing import assert_close
 from tests.workloads.mixers.support import WIDTH, built, copy, sequence
 from workloads import build_mixer
@@ -111,6 +111,18 @@ def test_rg_lru_with_shut_recurrence_gate_keeps_its_state_and_takes_nothing():
     assert torch.equal(h, h0[:, None].expand_as(h))
 
 
+def test_rg_lru_whose_gate_reads_nothing_decays_at_fixed_rates():
+    unit = built("rg_lru").unit
+    unit.recurrence_gate.weight.zero_()
+    unit.recurrence_gate.bias.zero_()
+    u = sequence(6)
+    decay = torch.exp(-4 * F.softplus(unit.decay))
+    expected = linear_scan(
+        decay.expand_as(u), (1 - decay**2).sqrt() * unit.input_gate(u).sigmoid() * u, sequence(1)[:, 0]
+    )
+    assert_close("h", expected, unit(u, sequence(1)[:, 0])[1], 1e-9)
+
+
 def test_rg_lru_starts_inside_its_decay_range():
     decay = torch.exp(-F.softplus(build_mixer("rg_lru", 64).unit.decay))
     assert 0.9 <= decay.min() <= decay.max() <= 0.999
@@ -130,6 +142,18 @@ def test_slstm_stabiliser_changes_nothing():
         n = f.sigmoid() * n + i.exp()
         h = o.sigmoid() * c / n
     assert_close("h", h, mixer(x)[1]["h"], 1e-9)
+
+
+def test_slstm_without_recurrence_is_two_linear_scans():
+    mixer = built("slstm", num_heads=2, conv_width=0)
+    mixer.recurrent.zero_()
+    x = sequence(9)
+    i, f, z, o = (
+        torch.einsum("bthi,hoi->btho", heads(x, 2), w).flatten(2) + b
+        for w, b in zip(mixer.into, mixer.bias, strict=True)
+    )
+    c, n = (linear_scan(f.sigmoid(), written) for written in (i.exp() * z.tanh(), i.exp()))
+    assert_close("h", (o.sigmoid() * c / n)[:, -1], mixer(x)[1]["h"], 1e-9)
 
 
 def wkv(mixer, x: Tensor) -> Tensor:
@@ -167,6 +191,21 @@ def test_rwkv4_survives_keys_that_overflow_the_exponential():
     mixer = built("rwkv4", dtype=torch.float32)
     x = 1e4 * sequence(300, dtype=torch.float32)
     assert mixer(x)[0].isfinite().all()
+
+
+def test_rwkv4_with_constant_keys_is_a_moving_average_of_the_values():
+    mixer = built("rwkv4")
+    mixer.key.weight.zero_()
+    mixer.bonus.zero_()
+    x = sequence(12)
+    past = F.pad(x, (0, 0, 1, -1))
+    v = mixer.value(mixer.mix[1] * x + (1 - mixer.mix[1]) * past)
+    # this step at weight 1, as the one before it; older ones decay
+    age = (torch.arange(10, -2, -1).clamp(min=0) * -mixer.decay.exp()[:, None]).T.exp()
+    mean = (age * v).sum(dim=1) / age.sum(dim=0)
+    assert_close("mean", mean, wkv(mixer, x)[:, -1], 1e-9)
+    r = mixer.receptance(mixer.mix[2] * x + (1 - mixer.mix[2]) * past)[:, -1]
+    assert_close("y", mixer.out(r.sigmoid() * mean), mixer(x)[0][:, -1], 1e-9)
 
 
 def test_spiking_rwkv4_sends_spikes_of_leaky_neurons():
@@ -290,6 +329,23 @@ def test_delta_rule_recalls_orthonormal_keys_and_overwrites_them():
     one = torch.ones(1, 4, 1, dtype=torch.float64)
     _, state = gated_delta_rule(keys, keys, values, one, torch.zeros_like(one))
     assert_close("state", values[0, [3, 1, 2], 0], state[0, 0, :3], 1e-12)
+
+
+def test_delta_rule_without_memory_holds_the_last_pair_alone():
+    k, v = sequence(5, 4)[:, :, None], sequence(6, 3)[:, 1:, None]
+    beta = torch.full((2, 5, 1), 0.5, dtype=torch.float64)
+    _, state = gated_delta_rule(k, k, v, beta, torch.full_like(beta, -1000.0))
+    assert_close("state", torch.einsum("bk,bv->bkv", k[:, -1, 0], v[:, -1, 0]) / 2, state[:, 0], 1e-12)
+
+
+def test_gla_that_forgets_nothing_is_linear_attention():
+    mixer = built("gla", num_heads=2)
+    mixer.decay[1].weight.zero_()
+    mixer.decay[1].bias.fill_(1000.0)
+    x = sequence(70)
+    q, k, v = (heads(part, 2) for part in mixer.into(x).split(mixer.sizes, dim=-1))
+    o = torch.einsum("bihk,bjhk,ij,bjhv->bihv", q, k, torch.ones(70, 70).double().tril(), v) * mixer.scale
+    assert_close("y", mixer.out(mixer.norm(o).flatten(2) * F.silu(mixer.gate(x))), mixer(x)[0], 1e-9)
 
 
 def test_deltanet_with_beta_2_flips_its_state_on_each_write():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from kernels.testing import assert_close
 from tests.workloads.mixers.support import WIDTH, built, sequence
 from workloads import build_mixer, list_mixers
-from workloads.slots import Mixer, tensors_of
+from workloads.slots import Mixer, State, tensors_of
 
 VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("deer_gru", {"jacobian": "diagonal"}),
@@ -72,6 +74,15 @@ def step_by_step(mixer: Mixer, x: Tensor) -> tuple[Tensor, object]:
     return torch.stack(outputs, dim=1), state
 
 
+def mapped(act: Callable[[Tensor], Tensor], state: State) -> State:
+    """The state with `act` done to each of its tensors."""
+    if isinstance(state, dict):
+        return {name: mapped(act, part) for name, part in state.items()}
+    if isinstance(state, tuple):
+        return tuple(mapped(act, part) for part in state)
+    return act(state) if isinstance(state, Tensor) else state
+
+
 def assert_same_state(expected: object, actual: object, rel: float) -> None:
     pairs = list(zip(tensors_of(expected), tensors_of(actual), strict=True))
     for i, (e, a) in enumerate(pairs):
@@ -101,6 +112,15 @@ def test_pieces_agree_where_no_chunk_divides_them(name, options):
         pieces, state_of_pieces = in_pieces(mixer, x, 64, 65, 101)
     assert_close("y", whole, pieces, 1e-9)
     assert_same_state(state, state_of_pieces, 1e-9)
+
+
+@every_mixer
+def test_rows_padded_to_one_length_give_what_each_gives_alone(name, options):
+    mixer, x = built(name, **options), sequence(13)
+    x[1, 6:] = 0
+    with torch.no_grad():
+        both, alone = mixer(x)[0], mixer(x[1:, :6])[0]
+    assert_close("y", alone, both[1:, :6], 1e-9)
 
 
 @every_mixer
@@ -150,6 +170,18 @@ def test_gradient_flows_through_the_carried_state(name, options):
     whole = torch.autograd.grad(mixer(x)[0][:, -1].sum(), x)[0]
     pieces = torch.autograd.grad(in_pieces(mixer, x, 4)[0][:, -1].sum(), x)[0]
     assert_close("dx", whole, pieces, 1e-9)
+
+
+@every_mixer
+def test_truncated_backpropagation_ends_at_the_segment(name, options):
+    mixer, x = built(name, **options), sequence(7, batch=1)
+    _, carried = mixer(x[:, :4])
+    state = mapped(Tensor.detach, carried)
+    later = x[:, 4:].requires_grad_()
+    y, _ = mixer(later, state)
+    y.sum().backward()
+    assert later.grad.any()
+    assert_close("y", mixer(x)[0][:, 4:].detach(), y.detach(), 1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

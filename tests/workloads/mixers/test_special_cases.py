@@ -12,7 +12,7 @@ from kernels.testing import assert_close
 from tests.workloads.mixers.support import WIDTH, built, copy, sequence
 from workloads import TrialConfig, build_model
 from workloads.mixers.liger import convert
-from workloads.mixers.newton import matrix_scan
+from workloads.mixers.newton import matrix_scan, solve
 from workloads.mixers.options.attention import Liger as LigerOptions
 
 HALF = WIDTH // 2
@@ -198,6 +198,17 @@ def test_newton_falls_back_to_the_loop_where_it_does_not_converge(cell):
     assert deer.fell_back
 
 
+def test_newton_needs_one_pass_where_the_recurrence_is_affine():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3, 3, generator=generator, dtype=torch.float64) / 2
+    x, h0 = sequence(20, 3), sequence(1, 3)[:, 0]
+    jacobian = matrix.expand(2, 20, 3, 3)
+    linearise = lambda past: (past @ matrix.T + x, jacobian)  # noqa: E731
+    # the second pass only sees that the first was right
+    solved = solve(linearise, h0, x, tolerance=1e-12, max_iterations=2)
+    assert_close("h", matrix_scan(jacobian, x, h0), solved, 1e-12)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 9, 10])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_matrix_scan_is_the_dense_linear_recurrence(steps, reverse):
@@ -231,6 +242,31 @@ def test_gateloop_without_phase_is_its_real_form():
         turning.phase.bias.zero_()
     x = sequence(20)
     assert_close("y", real(x)[0], turning(x)[0], 1e-9)
+
+
+def test_gateloop_with_constant_gates_is_a_linear_recurrent_unit():
+    mixer = built("gateloop")
+    with torch.no_grad():
+        mixer.magnitude.weight.zero_()
+        mixer.phase.weight.zero_()
+    x = sequence(20)
+    q, k, v = mixer.into(x).chunk(3, dim=-1)
+    pole = torch.polar(mixer.magnitude.bias.sigmoid(), mixer.phase.bias)
+    powers = pole ** torch.arange(19, -1, -1, dtype=torch.float64)[:, None]
+    h = (powers * (k * v)).sum(dim=1)
+    assert_close("h", h, mixer(x)[1], 1e-9)
+    assert_close("y", mixer.out(F.silu(mixer.gate(x[:, -1])) * q[:, -1] * h.real), mixer(x)[0][:, -1], 1e-9)
+
+
+def test_lstm_and_gru_behind_shut_gates_keep_their_state():
+    lstm, gru = built("lstm"), built("gru")
+    with torch.no_grad():
+        lstm.bias_ih[:WIDTH] = -1000.0
+        lstm.bias_ih[WIDTH : 2 * WIDTH] = 1000.0
+        gru.bias_ih[WIDTH : 2 * WIDTH] = 1000.0
+    h0, c0 = sequence(1)[:, 0], sequence(2)[:, 0]
+    assert torch.equal(lstm(sequence(9), (h0, c0))[1][1], c0)
+    assert_close("h", h0, gru(sequence(9), h0)[1], 1e-12)
 
 
 def test_rfa_gates_that_are_open_leave_plain_random_features():
