@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,6 +21,8 @@ from workloads.routers.base import Gate
 from workloads.routers.capacity import GShard, Switch
 from workloads.routers.token_choice import AdaptiveGating, TopK
 from workloads.slots import LayerContext, Router, Routing
+
+Mode = Literal["skip", "reroute"]
 
 REROUTABLE = (TopK, Switch, GShard, AdaptiveGating)
 """Routers whose every row of the gate is one expert's vector, and nothing else depends on the expert's number."""
@@ -50,7 +53,7 @@ def strongest(score: Tensor, count: int) -> list[int]:
     return sorted(score.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def pruned(layer: MoE, keep: Sequence[int], mode: Literal["skip", "reroute"] = "skip") -> MoE:
+def pruned(layer: MoE, keep: Sequence[int], mode: Mode = "skip") -> MoE:
     """A copy of the layer with the kept experts alone.
 
     Args:
@@ -59,8 +62,11 @@ def pruned(layer: MoE, keep: Sequence[int], mode: Literal["skip", "reroute"] = "
             authors' form: the softmax keeps its denominator); "reroute" cuts the gate, and tokens choose anew.
 
     Raises:
-        ValueError: no or unknown experts, or "reroute" for a router that it is not defined for.
+        ValueError: no or unknown experts, "reroute" for a router that it is not defined for, or a router that reads
+            what all experts made.
     """
+    if layer.router.reads_outputs:
+        raise ValueError(f"{type(layer.router).__name__} reads the outputs of all experts; none can be pruned")
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= layer.num_experts:
         raise ValueError(
             f"keep must name experts of 0 to {layer.num_experts - 1}, ascending, once each; got {list(keep)}"
@@ -88,16 +94,21 @@ class SkippingRouter(Router):
         position[keep] = torch.arange(len(keep), device=keep.device)
         self.register_buffer("position", position)
         self.register_buffer("keep", keep)
+        self._whole: Routing | None = None
 
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Routing:
         """Args: x [N, D]. Returns the inner plan without the pruned experts' rows."""
-        routing: Routing = self.inner(x, context)
-        place = self.position[routing.expert]
+        whole: Routing = self.inner(x, context)
+        self._whole = whole
+        place = self.position[whole.expert]
         kept = place >= 0
-        routing.stats["pruned_frac"] = 1 - kept.float().mean() if len(kept) else torch.zeros((), device=x.device)
-        routing.token, routing.expert, routing.weight = routing.token[kept], place[kept], routing.weight[kept]
-        routing.probs = None if routing.probs is None else routing.probs[:, self.keep]
-        return routing
+        whole.stats["pruned_frac"] = 1 - kept.float().mean() if len(kept) else torch.zeros((), device=x.device)
+        probs = None if whole.probs is None else whole.probs[:, self.keep]
+        return replace(whole, token=whole.token[kept], expert=place[kept], weight=whole.weight[kept], probs=probs)
+
+    def refine(self, x: Tensor, y: Tensor, routing: Routing) -> Tensor:
+        """As the inner router does with its own plan, which its adapters and scales belong to."""
+        return y if self._whole is None else self.inner.refine(x, y, self._whole)
 
 
 def _rerouted(router: Router, keep: Tensor) -> Router:
