@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -19,11 +20,24 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Ledger:
-    """Forward work by operation: FLOPs and calls. `inside`: an operation is running, whose parts do not count again."""
+    """What operations cost.
+
+    flops: forward work by operation. calls: by operation. backward: FLOPs of the backward pass, twice the forward work
+    of each call that has one (a gradient for either side of each product). spans: autograd's numbers, from and below,
+    of what each such call left for the backward pass. running: an operation is at work, forward.
+    """
 
     flops: dict[str, int] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
-    inside: bool = False
+    backward: int = 0
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    running: bool = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether an operation is at work on this thread, forward or backward: its parts do not count again."""
+        node = torch._C._current_autograd_node()
+        return self.running or (node is not None and any(a <= node._sequence_nr() < b for a, b in self.spans))
 
 
 _open: list[Ledger] = []
@@ -31,7 +45,7 @@ _open: list[Ledger] = []
 
 @contextmanager
 def counting() -> Iterator[Ledger]:
-    """Note the forward work of every operation called inside, on this thread and any other."""
+    """Note the work of every operation called inside, on this thread and any other."""
     ledger = Ledger()
     _open.append(ledger)
     try:
@@ -48,14 +62,17 @@ def counted(flops: Callable[..., int]) -> Callable[[Callable[P, R]], Callable[P,
         def noting(*args: P.args, **kwargs: P.kwargs) -> R:
             if not _open or _open[-1].inside:
                 return operation(*args, **kwargs)
-            ledger, name = _open[-1], operation.__name__
-            ledger.flops[name] = ledger.flops.get(name, 0) + flops(*args, **kwargs)
+            ledger, name, work = _open[-1], operation.__name__, flops(*args, **kwargs)
+            ledger.flops[name] = ledger.flops.get(name, 0) + work
             ledger.calls[name] += 1
-            ledger.inside = True
+            ledger.running, first = True, torch._C._autograd._get_sequence_nr()
             try:
                 return operation(*args, **kwargs)
             finally:
-                ledger.inside = False
+                ledger.running, end = False, torch._C._autograd._get_sequence_nr()
+                if end > first:
+                    ledger.spans.append((first, end))
+                    ledger.backward += 2 * work
 
         return noting
 

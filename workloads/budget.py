@@ -24,7 +24,7 @@ from workloads.build import task_of
 from workloads.config import TrialConfig
 from workloads.feedforward.moe import MoE
 from workloads.shell import SequenceModel, count_parameters, module_device
-from workloads.tasks.base import Signature, Task
+from workloads.tasks.base import Task
 
 SAMPLE_TOKENS = 256
 """Tokens over which FLOPs are averaged at least: some routers' work depends on what they see."""
@@ -36,8 +36,8 @@ class Budget:
 
     params: trained numbers, shared ones once.
     active_params: those that one token meets: of a mixture's experts, the expected number that a token is sent to.
-    train_flops_per_token: forward, and two products of the same size backward for each product forward, but for
-        the input map of real-valued tasks, whose input needs no gradient.
+    train_flops_per_token: forward, and backward to every trained parameter. A product forward is two backward, unless
+        one of its sides needs no gradient: the input of a real-valued task, fixed features, steps to a fixed point.
     inference_flops_per_token: the forward pass, a mean over the positions of a sequence.
     state_bytes: what one sequence carries from token to token after the training length, over all layers.
     """
@@ -67,30 +67,38 @@ def budget(config: TrialConfig | Mapping[str, Any]) -> Budget:
 
 def measure(model: SequenceModel, task: Task, trial: TrialConfig) -> Budget:
     """The budget of a model that is there already, on the first batch of its task."""
-    signature = model.signature
-    length = signature.sequence_length
+    length = model.signature.sequence_length
     sequences = math.ceil(SAMPLE_TOKENS / length)
     inputs = task.batch(1, trial.seed, sequences, length).inputs.to(module_device(model))
-    forward = forward_flops(model, inputs) / (inputs.shape[0] * inputs.shape[1])
+    tokens = inputs.shape[0] * inputs.shape[1]
     return Budget(
         params=count_parameters(model),
         active_params=active_parameters(model),
-        train_flops_per_token=3 * forward - _input_flops(signature, model.config.d_model),
-        inference_flops_per_token=forward,
+        train_flops_per_token=training_flops(model, inputs) / tokens,
+        inference_flops_per_token=forward_flops(model, inputs) / tokens,
         state_bytes=sum(block.mixer.state_bytes(1, length) for block in model.blocks),  # type: ignore[operator, union-attr]
     )
 
 
 def forward_flops(module: nn.Module, *inputs: Any) -> int:
-    """FLOPs of `module(*inputs)` in evaluation mode; the module's mode is put back."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), cost.counting() as ledger, _meter(ledger) as meter:
-            module(*inputs)
-    finally:
-        module.train(was_training)
+    """FLOPs of `module(*inputs)`, in evaluation mode; the module's mode is put back."""
+    with _evaluation(module), torch.no_grad(), cost.counting() as ledger, _Meter(ledger) as meter:
+        module(*inputs)
     return meter.flops + sum(ledger.flops.values())
+
+
+def training_flops(model: nn.Module, inputs: Tensor) -> int:
+    """FLOPs of a forward and backward pass, in evaluation mode, which moves no state; leaves no gradients behind.
+
+    Args:
+        model: a `SequenceModel`. inputs: as it takes them.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with _evaluation(model), torch.enable_grad(), cost.counting() as ledger, _Meter(ledger) as meter:
+        output = model(inputs)
+        total = output.logits.sum() + sum(output.losses.values())
+        torch.autograd.grad(total, parameters, allow_unused=True)
+    return meter.flops + sum(ledger.flops.values()) + ledger.backward
 
 
 def active_parameters(model: nn.Module) -> int:
@@ -106,8 +114,14 @@ def active_parameters(model: nn.Module) -> int:
     return count_parameters(model) - round(sum(idle.values()))
 
 
-def _input_flops(signature: Signature, d_model: int) -> int:
-    return 2 * signature.input_width * d_model if signature.input_width is not None else 0
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 class _Meter(TorchDispatchMode):
@@ -127,15 +141,13 @@ class _Meter(TorchDispatchMode):
         return result
 
 
-@contextmanager
-def _meter(ledger: cost.Ledger) -> Iterator[_Meter]:
-    meter = _Meter(ledger)
-    with meter:
-        yield meter
-
-
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
+    """Two products for each of the two forward. What a form computes again to save memory is not counted."""
+    return 2 * sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
 def _transform(x: Tensor, dims: list[int], *args: Any, out_val: Tensor, **_: Any) -> int:
@@ -150,6 +162,10 @@ def _transform(x: Tensor, dims: list[int], *args: Any, out_val: Tensor, **_: Any
 _MORE: dict[str, Callable[..., int]] = {
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_attention_math": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
+    "_scaled_dot_product_flash_attention_backward": _attention_backward,
+    "_scaled_dot_product_efficient_attention_backward": _attention_backward,
+    "_scaled_dot_product_cudnn_attention_backward": _attention_backward,
     "_fft_r2c": _transform,
     "_fft_c2r": _transform,
     "_fft_c2c": _transform,

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import kernels
 from kernels import cost
 from workloads import build_feedforward, build_mixer, build_model, list_feedforwards, list_mixers, list_routers, seeding
-from workloads.budget import active_parameters, budget, forward_flops
+from workloads.budget import active_parameters, budget, forward_flops, training_flops
 from workloads.config import ModelConfig
 from workloads.shell import SequenceModel, count_parameters
+from workloads.slots import LayerContext
 from workloads.tasks.base import Signature
 
 D, T = 32, 16
@@ -65,9 +66,33 @@ def test_glam_s_pattern_is_dense_in_every_other_layer_and_one_expert_more_in_the
     assert shapes[0] == shapes[1]
 
 
+# Parameters, and FLOPs a token at T tokens: products, and 2 D for each scan of the recurrences that have one
+BY_HAND = {
+    "rnn_tanh": (2 * D * D + 2 * D, 2 * 2 * D * D),
+    "indrnn": (D * D + 2 * D, 2 * D * D),
+    "mgu": (4 * D * D + 2 * D, 2 * 4 * D * D),
+    "gru": (6 * D * D + 6 * D, 2 * 6 * D * D),
+    "lstm": (8 * D * D + 8 * D, 2 * 8 * D * D),
+    "mingru": (2 * D * D + 2 * D, 2 * 2 * D * D + 2 * D),
+    "minlstm": (3 * D * D + 3 * D, 2 * 3 * D * D + 2 * D),
+    "attention": (4 * D * D, 2 * 4 * D * D + 2 * 2 * T * D),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_mixer_agrees_with_the_count_by_hand(name: str):
+    mixer = build_mixer(name, D)
+    assert (count_parameters(mixer), forward_flops(mixer, torch.randn(1, T, D)) / T) == BY_HAND[name]
+
+
 def attention_by_hand(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: Any, **__: Any) -> int:
     batch, heads, steps, size = q
     return 2 * batch * heads * steps * k[2] * (size + v[3])
+
+
+def attention_backward_by_hand(_: tuple[int, ...], *shapes: Any, **__: Any) -> int:
+    """Two products of the same size for each of the two: to both of its sides."""
+    return 2 * attention_by_hand(*shapes[:3])
 
 
 def transform_by_hand(x: tuple[int, ...], dims: list[int], *_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
@@ -78,11 +103,18 @@ def transform_by_hand(x: tuple[int, ...], dims: list[int], *_: Any, out_shape: t
     return round(2.5 * rows * n * math.log2(n))
 
 
+def complex_transform_by_hand(x: tuple[int, ...], dims: list[int], *_: Any, **__: Any) -> int:
+    """Twice the work of a real one of the same length."""
+    return 2 * transform_by_hand(x, dims, out_shape=x)
+
+
 # What torch's counter does not know on the CPU
 MISSING = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_by_hand,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_by_hand,
     torch.ops.aten._fft_r2c: transform_by_hand,
     torch.ops.aten._fft_c2r: transform_by_hand,
+    torch.ops.aten._fft_c2c: complex_transform_by_hand,
 }
 
 
@@ -130,27 +162,70 @@ def test_every_feedforward_agrees_with_torchs_counter(name: str):
     assert forward_flops(layer, x) == by_torchs_counter(layer, x) > 0
 
 
-@pytest.mark.parametrize("feedforward", ["dense", "moe"])
-def test_training_costs_two_products_backward_for_each_forward_one(feedforward: str):
-    config = a_config(mixer="mingru", feedforward={"name": feedforward})
-    model = build_model(config)
-    tokens = torch.randint(256, (2, T))
+# Of these the number is an expectation, what capacity allows, or what they settle on at the end of training
+NOT_AT_ONCE = {"acm", "comet", "cosine", "dselect_k", "expert_choice", "mixture_of_depths", "sma"}
+
+
+@pytest.mark.parametrize("name", sorted(set(list_routers()) - NOT_AT_ONCE))
+def test_active_parameters_are_those_that_a_token_meets(name: str):
+    seeding.seed_everything(0, name)
+    moe = build_feedforward("moe", D, num_experts=4, expert_hidden=8, router={"name": name})
+    context = LayerContext(health=True)
+    context.num_layers, context.tokens = 1, torch.randint(256, (4, T))
+    moe.eval()(torch.randn(4, T, D), context)
+    experts_met = len(context.routings[0].expert) / (4 * T)
+    assert active_parameters(moe) == count_parameters(moe) - (4 - experts_met) * 3 * D * 8
+
+
+def a_model(d_model: int = D, **model: Any) -> SequenceModel:
+    seeding.seed_everything(0, str(model))
+    signature = Signature(vocab_size=64, outputs=64, sequence_length=T)
+    return SequenceModel(ModelConfig(**{"d_model": d_model, "n_layers": 1, "mixer": "mingru"} | model), signature)
+
+
+def training_by_torchs_counter(model: SequenceModel, inputs: torch.Tensor) -> int:
+    model.eval()
     with cost.counting() as ledger, OutsideCounter(ledger) as counter:
-        output = model(tokens)
-        output.logits.sum().backward()
-    operations = 3 * sum(ledger.flops.values())
-    assert budget(config).train_flops_per_token == (counter.get_total_flops() + operations) / tokens.numel()
+        output = model(inputs)
+        (output.logits.sum() + sum(output.losses.values())).backward()
+    return int(counter.get_total_flops()) + sum(ledger.flops.values()) + ledger.backward
+
+
+@pytest.mark.parametrize("name", list_mixers())
+def test_training_every_mixer_agrees_with_torchs_counter(name: str):
+    model, tokens = a_model(mixer=name), torch.randint(64, (2, T))
+    flops = training_flops(model, tokens)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert flops == training_by_torchs_counter(model, tokens)
+    assert forward_flops(model, tokens) < flops <= 3 * forward_flops(model, tokens)
+
+
+@pytest.mark.parametrize("name", list_routers())
+def test_training_every_router_agrees_with_torchs_counter(name: str):
+    moe = {"name": "moe", "num_experts": 4, "expert_hidden": 8, "router": {"name": name}}
+    model, tokens = a_model(feedforward=moe), torch.randint(64, (2, T))
+    flops = training_flops(model, tokens)
+    assert flops == training_by_torchs_counter(model, tokens)
+    assert forward_flops(model, tokens) < flops <= 3 * forward_flops(model, tokens)
+
+
+@pytest.mark.parametrize("mixer", ["gru", "lstm", "rg_lru", "gla", "gated_deltanet", "attention", "gcnn"])
+def test_training_costs_two_products_backward_for_each_forward_one(mixer: str):
+    model, tokens = a_model(mixer=mixer), torch.randint(64, (2, T))
+    assert training_flops(model, tokens) == 3 * forward_flops(model, tokens)
+
+
+def test_the_way_to_a_fixed_point_is_not_gone_back():
+    """DEER's Newton steps have no gradient; what they lead to has."""
+    model, tokens = a_model(mixer="deer_gru"), torch.randint(64, (2, T))
+    assert training_flops(model, tokens) < 2 * forward_flops(model, tokens)
 
 
 def test_a_real_valued_input_map_has_no_gradient_to_pass_on():
-    model = SequenceModel(ModelConfig(d_model=D, n_layers=1, mixer="mingru"), Signature(
-        input_width=3, outputs=1, sequence_length=T, readout="last"
-    ))  # fmt: skip
+    signature = Signature(input_width=3, outputs=1, sequence_length=T, readout="last")
+    model = SequenceModel(ModelConfig(d_model=D, n_layers=1, mixer="mingru"), signature)
     x = torch.randn(2, T, 3)
-    with cost.counting() as ledger, FlopCounterMode(display=False) as counter:
-        model(x).logits.sum().backward()
-    forward = forward_flops(model, x)
-    assert counter.get_total_flops() + 3 * ledger.flops["linear_scan"] == 3 * forward - 2 * 2 * T * 3 * D
+    assert training_flops(model, x) == 3 * forward_flops(model, x) - 2 * 2 * T * 3 * D
 
 
 class Arithmetic(TorchDispatchMode):
