@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint types check install clean
+.PHONY: help quickstart test faults chaos lint types check install clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -21,10 +21,17 @@ quickstart: install ## Install, start the service, run sweeps/quickstart.yaml to
 
 # What starts clusters and servers has the machine to itself; all else runs side by side.
 SERVICES := tests/journey tests/orchestrator/cluster tests/orchestrator/tracking
+SERVICES += tests/faults/test_trials.py tests/faults/test_chaos.py
 
 test: install-dev postgresql ## Install what the tests need and run them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(SERVICES:%=--ignore=%)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SERVICES)
+
+faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about twenty minutes.
+	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
+
+chaos: install-dev ## 40 trials among 33 faults drawn at random; prints what was lost, doubled or differs.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos
 
 lint: install-dev ## Style, layering.
 	$(BIN)/ruff check .

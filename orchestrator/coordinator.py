@@ -23,7 +23,7 @@ from orchestrator.spec.model import LEARNING
 log = logging.getLogger(__name__)
 
 MAX_LOST_DRIVERS = 5
-"""A sweep whose driver was lost so often, with no orderly stop in between, fails: something in it kills drivers."""
+"""A sweep whose driver was lost so often, with no report and no orderly stop in between, fails: it kills drivers."""
 
 CHARGE_EVERY = timedelta(minutes=1)
 """How often past usage is brought up to date."""
@@ -59,10 +59,16 @@ _GONE = (D.MISSING, D.DIED, D.STOPPED)
 
 
 def decide(
-    sweep: Sweep, driver: DriverStatus, trials: Mapping[TrialState, int], allotment: Allotment, last_words: str = ""
+    sweep: Sweep,
+    driver: DriverStatus,
+    trials: Mapping[TrialState, int],
+    allotment: Allotment,
+    last_words: str = "",
+    progressed: bool = False,
 ) -> Act | Move | None:
     """The next step for one sweep; None to wait.
 
+    progressed: whether a trial has reported since the driver was started; its loss then counts as the first.
     A sweep with a driver and without slots is on its way out: it was preempted, and its driver is stopped.
     """
     open_trials = _open(trials)
@@ -84,7 +90,7 @@ def decide(
         case S.STARTING, D.RUNNING:
             return Move(S.RUNNING, "its driver is up")
         case _, (D.DONE | D.DIED | D.STOPPED | D.MISSING):
-            return _lost(sweep, last_words)
+            return _lost(sweep, last_words, progressed)
         case _:
             return None
 
@@ -111,9 +117,9 @@ def _ended(trials: Mapping[TrialState, int]) -> Move:
     return Move(S.FAILED, f"all {bad} trials failed")
 
 
-def _lost(sweep: Sweep, last_words: str) -> Move:
+def _lost(sweep: Sweep, last_words: str, progressed: bool) -> Move:
     why = f"its driver was lost{': ' + last_words if last_words else ''}"
-    losses = sweep.losses + 1
+    losses = 1 if progressed else sweep.losses + 1
     if losses >= MAX_LOST_DRIVERS:
         return Move(S.FAILED, f"{why}; that was {losses} times of {MAX_LOST_DRIVERS}", losses)
     return Move(S.QUEUED, f"{why}; it will be started again", losses)
@@ -192,7 +198,8 @@ class Coordinator:
         has_driver = sweep.state in STARTED
         driver = self.launcher.status(sweep) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
-        match decide(sweep, driver, trials, allotment, last_words):
+        progressed = bool(sweep.losses) and driver in (*_GONE, D.DONE) and self.store.progressed(sweep.id)
+        match decide(sweep, driver, trials, allotment, last_words, progressed):
             case Act.START:
                 self.confirm()
                 job_id = self.launcher.start(sweep)

@@ -73,6 +73,9 @@ class SweepStore(Protocol):
     def open_sweeps(self) -> list[Sweep]:
         """All that have not ended, by priority (high first), then age."""
 
+    def progressed(self, sweep_id: int) -> bool:
+        """Whether a trial of the sweep has reported since it was started last."""
+
     def move_sweep(
         self,
         sweep: Sweep,

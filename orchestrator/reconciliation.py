@@ -19,7 +19,10 @@ def reconcile(sweeps: SweepStore, outbox: Outbox, launcher: Launcher) -> list[st
     found = sweeps.open_sweeps()
     started = [sweep for sweep in found if sweep.state in STARTED]
     trials = sweeps.trial_counts([sweep.id for sweep in started])
-    lines = [_line(sweep, launcher, trials.get(sweep.id, {})) for sweep in started]
+    lines = [
+        _line(sweep, launcher, trials.get(sweep.id, {}), bool(sweep.losses) and sweeps.progressed(sweep.id))
+        for sweep in started
+    ]
     for state, words in ((SweepState.QUEUED, "in the queue"), (SweepState.PAUSED, "paused")):
         if number := sum(sweep.state is state for sweep in found):
             lines.append(f"{number} sweep{'s' * (number > 1)} {words}, as before")
@@ -28,12 +31,12 @@ def reconcile(sweeps: SweepStore, outbox: Outbox, launcher: Launcher) -> list[st
     return lines or ["nothing was going on"]
 
 
-def _line(sweep: Sweep, launcher: Launcher, trials: Mapping[TrialState, int]) -> str:
+def _line(sweep: Sweep, launcher: Launcher, trials: Mapping[TrialState, int], progressed: bool) -> str:
     driver = launcher.status(sweep)
     last_words = launcher.failure(sweep) if driver is DriverStatus.DIED else ""
     job = launcher.job_id(sweep.id, sweep.attempt)
     left = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
-    match decide(sweep, driver, trials, Allotment(sweep.slots, ""), last_words):
+    match decide(sweep, driver, trials, Allotment(sweep.slots, ""), last_words, progressed):
         case Act.START:
             told = f"resumed: its driver {job} had not been started yet"
         case Act.STOP:

@@ -10,11 +10,12 @@ import random
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
+from workloads import faults
 from workloads.checkpoint_files import digest, is_whole, keep_as_best, prune
 from workloads.checkpoint_files import latest as latest
 from workloads.errors import CheckpointError
@@ -32,12 +33,16 @@ def save(directory: Path, step: int, content: Mapping[str, Any], *, keep: int, b
 
     Returns:
         The file. It is whole on disk before it has this name.
+
+    Raises:
+        OSError: the disk is full, or refuses for another reason; the older checkpoints are still there.
     """
+    faults.point("checkpoint")
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".writing-{os.getpid()}-{step}"
     try:
         with temporary.open("wb") as file:
-            torch.save(dict(content), file)
+            _write(content, file, f"the checkpoint of step {step} cannot be written to {directory}")
             file.flush()
             os.fsync(file.fileno())
         path = directory / f"step-{step:09d}-{digest(temporary)}.ckpt"
@@ -49,6 +54,17 @@ def save(directory: Path, step: int, content: Mapping[str, Any], *, keep: int, b
     _sync(directory)
     prune(directory, keep)
     return path
+
+
+def _write(content: Mapping[str, Any], file: BinaryIO, what: str) -> None:
+    try:
+        torch.save(dict(content), file)
+    except RuntimeError as error:
+        # What the disk said is hidden by torch's own complaint, of a position in the file that it did not expect
+        refusal = error.__context__
+        if not isinstance(refusal, OSError):
+            raise
+        raise OSError(refusal.errno, f"{what}: {refusal.strerror}") from None
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads import checkpoint, seeding
+from workloads import checkpoint, faults, seeding
 from workloads.budget import measure
 from workloads.build import task_of
 from workloads.config import TrialConfig
@@ -43,6 +43,7 @@ def train(
     checkpoint_dir: str | Path | None = None,
     resume_from: str | Path | None = None,
     start_from: str | Path | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
     """Train one trial, lazily: each `next` trains up to the next evaluation. `close()` stops it cleanly.
 
@@ -57,6 +58,7 @@ def train(
         start_from: a checkpoint file of another trial, where `resume_from` gave none: model, optimiser, generators and
             step are taken from it, what is trained and how from `config`. With the same configuration, seed and a
             schedule that does not look at `steps`, the rows to come are those of that trial, had it gone on.
+        beat: called after each optimiser step, for who watches whether it goes on.
 
     Yields:
         `step`, `train_loss` (mean since the last row), the task's validation metrics, `lr`, `grad_norm`,
@@ -76,10 +78,10 @@ def train(
         trainer.resume(Path(resume_from))
     if start_from is not None and trainer.step == 0:
         trainer.start(Path(start_from))
-    return _rows(trainer, Path(checkpoint_dir) if checkpoint_dir is not None else None)
+    return _rows(trainer, Path(checkpoint_dir) if checkpoint_dir is not None else None, beat)
 
 
-def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
+def _rows(trainer: Trainer, directory: Path | None, beat: Callable[[], None]) -> Iterator[Row]:
     training = trainer.trial.training
     every = training.checkpoint_every or training.eval_every
     saved = trainer.step
@@ -88,6 +90,8 @@ def _rows(trainer: Trainer, directory: Path | None) -> Iterator[Row]:
     try:
         while trainer.step < training.steps:
             trainer.train_step()
+            faults.point("heartbeat")
+            beat()
             ends = trainer.step == training.steps
             reports = ends or trainer.step % training.eval_every == 0
             row = trainer.report() if reports else {}

@@ -18,16 +18,19 @@ from orchestrator.clock import SystemClock
 from orchestrator.cluster import groups, guards, logpolicies, origin, propose, race, recorder, search
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.messages import Command
+from orchestrator.cluster.patience import patient
 from orchestrator.cluster.population import Population
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
+from orchestrator.cluster.watch import Bounds
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, TrialState
 from orchestrator.matching import Sizer
 from orchestrator.ports import SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
-from orchestrator.spec.model import POPULATION
+from orchestrator.spec.model import POPULATION, SweepSpec
+from orchestrator.spec.words import seconds_of
 from workloads.errors import CheckpointError
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     """
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    sweeps, rows = patient(sweeps), patient(rows)
     sweep, clock = sweeps.sweep(sweep_id), SystemClock()
     trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=clock.now())
     learner = propose.learner_of(sweep, rows, clock, sizer)
@@ -139,7 +143,7 @@ def _run(
     )
     storage = settings.storage / "sweeps" / str(sweep.id)
     pool = groups.Pool(
-        groups.PoolConfig(name=title, resources=resources, storage=storage / "ray"),
+        groups.PoolConfig(name=title, resources=resources, bounds=_bounds(sweep), storage=storage / "ray"),
         mailbox,
         wanted=wanted,
         give_up=halt.call,
@@ -180,6 +184,12 @@ def _run(
         if halt.why:
             raise _Halted
     limits.close()
+
+
+def _bounds(sweep: Sweep) -> Bounds:
+    """A sweep that an earlier orch accepted has the default."""
+    heartbeat = sweep.spec.get("heartbeat_timeout") or SweepSpec.model_fields["heartbeat_timeout"].default
+    return Bounds(heartbeat_s=seconds_of(heartbeat), memory_bytes=TrialResources.of(sweep.spec).memory)
 
 
 def _rule(

@@ -21,6 +21,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.cluster.resources import TrialResources
+from orchestrator.cluster.watch import Bounds
 from orchestrator.cluster.worker import serve
 
 LOG = logging.getLogger(__name__)
@@ -36,10 +37,11 @@ def open_mailbox(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """name: for the dashboard. storage: directory for what Train writes about its runs."""
+    """name: for the dashboard. bounds: of each trial. storage: directory for what Train writes about its runs."""
 
     name: str
     resources: TrialResources
+    bounds: Bounds
     storage: Path
 
 
@@ -120,7 +122,7 @@ class Pool:
         threads = str(self._config.resources.threads)
         return _LeanTrainer(
             serve,
-            train_loop_config={"mailbox": self._mailbox, "slot": slot},
+            train_loop_config={"mailbox": self._mailbox, "slot": slot, "bounds": self._config.bounds},
             scaling_config=self._config.resources.scaling(self.left),
             run_config=RunConfig(
                 name=f"{self._config.name}-{slot}",

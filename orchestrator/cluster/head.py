@@ -152,6 +152,8 @@ def _environment(env: Mapping[str, str], mark: str) -> dict[str, str]:
         # A token left in ~/.ray by another cluster would lock our own clients out
         "RAY_AUTH_MODE": "disabled",
         "PYTHONUNBUFFERED": "1",
+        # What a trial has started ends with its worker, however that ends
+        "RAY_process_group_cleanup_enabled": "true",
         **kept,
         # Ray takes 127.0.0.1 for "the address that other nodes reach"; told that there are none, it stays on loopback
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -17,6 +17,7 @@ import requests
 from orchestrator.errors import ClusterError, Unreachable
 from orchestrator.records import Capacity, DriverStatus, Place, Sweep
 from orchestrator.settings import Settings
+from workloads import faults
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -58,6 +59,7 @@ class RayLauncher:
         if self.status(sweep) is not DriverStatus.MISSING:
             return job_id
         with self._reaching() as client:
+            faults.point("dispatch")
             try:
                 client.submit_job(
                     submission_id=job_id,
@@ -173,7 +175,10 @@ class RayLauncher:
             # Ray takes most of a second to import, and a coordinator that has nothing to start does without
             from orchestrator.cluster.jobs import TimedJobClient
 
-            self._connected = TimedJobClient(self._address, timeout_s=TIMEOUT_S)
+            try:
+                self._connected = TimedJobClient(self._address, timeout_s=TIMEOUT_S)
+            except RuntimeError as error:
+                raise Unreachable(f"what answers at {self._address} is no Ray dashboard: {error}") from error
         return self._connected
 
 

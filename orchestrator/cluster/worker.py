@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import gc
 import json
@@ -12,7 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
@@ -24,10 +25,13 @@ import ray.train
 import ray.train.collective
 
 from orchestrator.cluster.messages import Command, Ended, Outcome, Reported, Verdict
+from orchestrator.cluster.watch import Bounds, Watch, end_children
+from workloads import faults
 
 LOG = logging.getLogger(__name__)
 LEAVE = Verdict.LEAVE
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+FAREWELL_S = 10.0
 
 
 class GiveWay(RuntimeError):
@@ -36,18 +40,19 @@ class GiveWay(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """This worker's place: which mailbox and slot, which start of the group, which rank of how many."""
+    """This worker's place: which mailbox and slot, which start of the group, which rank of how many; its bounds."""
 
     mailbox: Any
     slot: str
     generation: int
     rank: int
     workers: int
+    bounds: Bounds
 
 
 def serve(config: dict[str, Any]) -> None:
-    """The training function of a slot's Train run. config: `mailbox` (actor handle), `slot` (name)."""
-    seat = _take_seat(config["mailbox"], config["slot"])
+    """The training function of a slot's Train run. config: `mailbox` (actor handle), `slot` (name), `bounds`."""
+    seat = _take_seat(config["mailbox"], config["slot"], config["bounds"])
     # Here, not at the top: the Train controller unpickles this function and has no use for two seconds of torch
     import torch  # noqa: F401
 
@@ -72,7 +77,7 @@ def _give_way_if(answer: Any, seat: Seat) -> None:
         raise GiveWay(f"{seat.slot}, rank {seat.rank}: the group is started anew")
 
 
-def _take_seat(mailbox: Any, slot: str) -> Seat:
+def _take_seat(mailbox: Any, slot: str, bounds: Bounds) -> Seat:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
@@ -80,7 +85,7 @@ def _take_seat(mailbox: Any, slot: str) -> Seat:
     meeting: dict[str, Any] = {"generation": _call(mailbox.hello, slot)} if rank == 0 else {}
     if workers > 1:
         meeting = _join_process_group(meeting, rank, workers)
-    return Seat(mailbox, slot, meeting["generation"], rank, workers)
+    return Seat(mailbox, slot, meeting["generation"], rank, workers, bounds)
 
 
 def _join_process_group(meeting: dict[str, Any], rank: int, workers: int) -> dict[str, Any]:
@@ -108,9 +113,10 @@ def _run(seat: Seat, lease: int, command: Command) -> Ended:
     directory = Path(command.directory)
     directory.mkdir(parents=True, exist_ok=True)
     error: BaseException | None = None
-    with _logged(directory / ("log.txt" if seat.rank == 0 else f"log.rank{seat.rank}.txt")):
+    log = directory / ("log.txt" if seat.rank == 0 else f"log.rank{seat.rank}.txt")
+    with _logged(log), Watch(seat.bounds, functools.partial(_abandon, seat, lease, command, log)) as watch:
         try:
-            return _train(seat, lease, command, directory)
+            return _train(seat, lease, command, directory, watch)
         except Exception as caught:
             traceback.print_exc()
             error = caught.with_traceback(None)
@@ -118,7 +124,20 @@ def _run(seat: Seat, lease: int, command: Command) -> Ended:
     return _failure(error, _checkpoint_in(Path(command.checkpoints)))
 
 
-def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
+def _abandon(seat: Seat, lease: int, command: Command, log: Path, reason: str) -> None:
+    """End the trial from outside of it, and this process with it: nothing else stops what does not return."""
+    LOG.error("%s", reason)
+    with log.open("a") as file:
+        faulthandler.dump_traceback(file)
+    ended = Ended(outcome=Outcome.FAILED, reason=reason, checkpoint=_checkpoint_in(Path(command.checkpoints)))
+    with suppress(Exception):
+        told = seat.mailbox.finish.remote(seat.slot, seat.generation, lease, seat.rank, ended)
+        ray.get(told, timeout=FAREWELL_S)
+    end_children()
+    os._exit(1)
+
+
+def _train(seat: Seat, lease: int, command: Command, directory: Path, watch: Watch) -> Ended:
     import workloads
     from workloads.checkpoint_files import at_step
 
@@ -138,12 +157,16 @@ def _train(seat: Seat, lease: int, command: Command, directory: Path) -> Ended:
         checkpoint_dir=checkpoints,
         resume_from=resume_from,
         start_from=at_step(parent.checkpoints, parent.step) if parent else None,
+        beat=watch.beat,
     )
     with closing(rows):
         for row in chain(_unfinished_row(trial, checkpoints) if resume_from else [], rows):
             reported = _reported(row, checkpoints)
             LOG.info("step %d: %s", reported.step, _brief(reported))
-            if not _call(seat.mailbox.report, seat.slot, seat.generation, lease, seat.rank, reported):
+            faults.point("report")
+            with watch.waiting():
+                go = _call(seat.mailbox.report, seat.slot, seat.generation, lease, seat.rank, reported)
+            if not go:
                 LOG.info("stopped at step %d", reported.step)
                 return Ended(outcome=Outcome.STOPPED, checkpoint=_checkpoint_in(checkpoints))
     return Ended(outcome=Outcome.DONE, checkpoint=_checkpoint_in(checkpoints))
@@ -207,6 +230,8 @@ def _tidy() -> None:
     """
     import torch
 
+    if left := end_children():
+        LOG.warning("the trial left processes behind, which are ended: %s", ", ".join(left))
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -218,31 +243,34 @@ def _tidy() -> None:
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Everything that this process prints or logs goes to `path` besides."""
+    """Everything that this process prints or logs goes to `path` besides, as long as the disk takes it."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    with path.open("a", buffering=1, errors="replace") as file:
-        in_file = logging.StreamHandler(file)
-        in_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        # Ray's own handlers look up sys.stderr each time, and would write every line to the file a second time
-        root.handlers = [in_file, logging.StreamHandler(sys.stderr)]
-        root.setLevel(logging.INFO)
-        try:
-            with redirect_stdout(_Tee(sys.stdout, file)), redirect_stderr(_Tee(sys.stderr, file)):
-                yield
-        finally:
-            root.handlers = handlers
-            root.setLevel(level)
+    file = path.open("a", buffering=1, errors="replace")
+    in_file = logging.StreamHandler(file)
+    in_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # Ray's own handlers look up sys.stderr each time, and would write every line to the file a second time
+    root.handlers = [in_file, logging.StreamHandler(sys.stderr)]
+    root.setLevel(logging.INFO)
+    try:
+        with redirect_stdout(_Tee(sys.stdout, file)), redirect_stderr(_Tee(sys.stderr, file)):
+            yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        with suppress(OSError):
+            file.close()
 
 
 class _Tee:
-    """Writes to two streams; is the first in everything else."""
+    """Writes to two streams; is the first in everything else. A second one that is full ends nobody who prints."""
 
     def __init__(self, first: TextIO, second: TextIO) -> None:
         self._first, self._second = first, second
 
     def write(self, text: str) -> int:
-        self._second.write(text)
+        with suppress(OSError):
+            self._second.write(text)
         return self._first.write(text)
 
     def __getattr__(self, name: str) -> Any:

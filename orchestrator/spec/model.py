@@ -21,7 +21,7 @@ from orchestrator.spec.operations import (
     seeds_of,
     stop_rules_of,
 )
-from orchestrator.spec.words import Formula, Words
+from orchestrator.spec.words import Duration, Formula, Words
 
 Goal = Literal["minimize", "maximize"]
 Distribution = Literal[
@@ -262,6 +262,11 @@ class SweepSpec(Words):
         ge=0,
         le=100,
         description="How often a trial that failed by its own fault starts again; lost workers are not counted.",
+    )
+    heartbeat_timeout: Duration = Field(
+        "30m",
+        description="A trial without an optimiser step for so long is taken for hung: its workers are started anew, "
+        "and it has failed by its own fault, which `retries` counts.",
     )
     log_policies: list[LogPolicy] = Field(
         default_factory=list, max_length=100, description="What lines of a failed trial's log mean for it."

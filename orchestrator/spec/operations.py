@@ -107,7 +107,10 @@ class Resources(Words):
     workers: int = Field(1, ge=1, description="Processes that train one trial together (data parallel).")
     cpu: float = Field(1, gt=0, description="CPUs a worker.")
     gpu: float = Field(0, ge=0, description="GPUs a worker; a fraction shares a GPU. Left out: none.")
-    memory: Size | None = Field(None, description='Memory a worker, as Ray counts it: "16GB", "512MiB".')
+    memory: Size | None = Field(
+        None,
+        description='Memory a worker, "16GB": what a node must have to give; a trial that takes more is ended.',
+    )
     pool: Selector | None = Field(None, description="Only on nodes with the Ray label `pool` of this value.")
     accelerator: str | None = Field(None, min_length=1, description="Only on this kind of GPU, as Ray names it: A100.")
     labels: dict[str, Selector] = Field(

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.errors import BadInput, Unreachable
+from workloads import faults
 
 AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
 Took: TypeAlias = Callable[[str, float], None]
@@ -76,6 +77,9 @@ class Database:
             if self._guard is not None:
                 self._guard(connection)
             yield connection
+            faults.point("commit")
+        with self._translated():
+            faults.point("committed")
 
     def guarded(self, guard: Callable[[sa.Connection], None]) -> Database:
         """The same database, where every transaction that writes begins with a check that may refuse it."""
@@ -119,6 +123,8 @@ class Database:
             if not _is_outage(error):
                 raise
             raise Unreachable(f"the database {self.url} does not answer: {str(error.orig).strip()}") from error
+        except ConnectionError as error:
+            raise Unreachable(f"the database {self.url} does not answer: {error}") from error
 
 
 def _is_outage(error: sa.exc.DBAPIError) -> bool:

@@ -91,6 +91,16 @@ class SqlSweeps:
         with self._database.read() as connection:
             return [_sweep(row) for row in connection.execute(query)]
 
+    def progressed(self, sweep_id: int) -> bool:
+        """Whether a trial of the sweep has reported since it was started last."""
+        e, p = t.event.c, t.metric_point.c
+        start = f"{SweepState.QUEUED} -> {SweepState.STARTING}"
+        started = sa.select(sa.func.max(e.at)).where(e.sweep_id == sweep_id, e.what == start).scalar_subquery()
+        query = sa.select(p.trial_id).join(t.trial, t.trial.c.id == p.trial_id)
+        query = query.where(t.trial.c.sweep_id == sweep_id, p.at >= started).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
     def move_sweep(
         self,
         sweep: Sweep,

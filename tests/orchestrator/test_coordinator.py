@@ -16,6 +16,7 @@ from orchestrator.policy import Allotment, Demand, Rules
 from orchestrator.records import Capacity, DriverStatus, Usage
 from orchestrator.store import open_store
 from orchestrator.submit import submit
+from tests.support.builders import a_report
 from tests.support.clock import FakeClock
 from tests.support.launcher import FakeLauncher
 
@@ -395,3 +396,26 @@ def test_a_driver_lost_after_its_last_trial_is_replaced_by_one_that_closes_the_s
     launcher.drivers[f"fake-{sweep.id}-2"] = DriverStatus.DONE
     tick(coordinator, 2)
     assert state(store, sweep) is SweepState.SUCCEEDED
+
+
+def test_losses_with_reports_in_between_do_not_add_up(store, launcher, queue):
+    """A driver lost once a week for months is bad luck; one that never gets anywhere is its sweep's own doing."""
+    clock = FakeClock()
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
+    sweep = queue()
+    for attempt in range(1, 2 * MAX_LOST_DRIVERS):
+        clock.advance(hours=1)
+        tick(coordinator, 3)
+        trial = store.trials.trials(sweep.id)[0]
+        store.trials.start_trial(trial.id, now=clock.now())
+        store.trials.record([a_report(trial.id, attempt, attempt=attempt, at=clock.now())])
+        launcher.drivers[f"fake-{sweep.id}-{attempt}"] = DriverStatus.DIED
+        tick(coordinator)
+        assert store.sweeps.sweep(sweep.id).losses == 1
+    for losses in range(2, MAX_LOST_DRIVERS + 1):
+        clock.advance(hours=1)
+        tick(coordinator, 3)
+        launcher.drivers[f"fake-{sweep.id}-{store.sweeps.sweep(sweep.id).attempt}"] = DriverStatus.DIED
+        tick(coordinator)
+        assert store.sweeps.sweep(sweep.id).losses == losses
+    assert state(store, sweep) is SweepState.FAILED

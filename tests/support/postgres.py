@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,26 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
     """A running server whose superuser `orch` needs no password."""
 
     port: int
+    launch: Callable[[], subprocess.Popen[bytes]]
+    log: Path
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        self.process = self.launch()
+        _wait_until_up(self, self.process, self.log)
+
+    def stop(self, by: signal.Signals = signal.SIGINT) -> None:
+        """By default PostgreSQL's "fast" shutdown; SIGQUIT leaves it to recover at the next start, as after a crash."""
+        self.process.send_signal(by)
+        self.process.wait(timeout=30)
 
     def url(self, database: str) -> str:
         return f"postgresql://orch@127.0.0.1:{self.port}/{database}"
@@ -64,8 +79,11 @@ class PostgresServer:
 
 
 @contextmanager
-def private_postgres() -> Iterator[PostgresServer]:
-    """Raises FileNotFoundError, which says how to install PostgreSQL, where there is none."""
+def private_postgres(**changed: str) -> Iterator[PostgresServer]:
+    """changed: settings that differ from SETTINGS.
+
+    Raises FileNotFoundError, which says how to install PostgreSQL, where there is none.
+    """
     binaries = find_binaries()
     root = Path(tempfile.mkdtemp(prefix="orch-postgres-"))
     user = _unprivileged_user()
@@ -91,24 +109,25 @@ def private_postgres() -> Iterator[PostgresServer]:
         done = subprocess.run(command, capture_output=True, text=True, cwd=root, **_as(user))
         assert done.returncode == 0, f"initdb failed: {done.stdout}{done.stderr}"
         port = _free_port()
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        log = (root / "log").open("wb")
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-p", str(port), "-k", root, *options],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=root,
-            preexec_fn=_die_with_parent,
-            **_as(user),
-        )
-        try:
-            found = PostgresServer(port)
-            _wait_until_up(found, server, root / "log")
-            yield found
-        finally:
-            server.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown
-            server.wait(timeout=30)
-            log.close()
+        settings = SETTINGS | changed
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+        def launch() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [binaries / "postgres", "-D", data, "-p", str(port), "-k", root, *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+                preexec_fn=_die_with_parent,
+                **_as(user),
+            )
+
+        with (root / "log").open("ab") as log:
+            found = PostgresServer(port, launch, root / "log")
+            try:
+                yield found
+            finally:
+                found.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -82,8 +82,8 @@ class Lab:
     store: Store
 
     @classmethod
-    def in_home(cls, head: Head, home: Path) -> Lab:
-        settings = Settings.from_env({"ORCH_HOME": str(home)})
+    def in_home(cls, head: Head, home: Path, **environment: str) -> Lab:
+        settings = Settings.from_env({"ORCH_HOME": str(home)} | environment)
         return cls(head, settings, open_store(settings.database_url))
 
     def launcher(self) -> RayLauncher:
@@ -123,10 +123,10 @@ class Lab:
         """What the drivers of these sweeps say."""
         return self.settings.home / f"driver-{'-'.join(str(sweep.id) for sweep in sweeps)}.log"
 
-    def drive(self, *sweeps: Sweep) -> subprocess.Popen[bytes]:
-        """The drivers of these sweeps, one after the other, as a process of the test's own."""
+    def drive(self, *sweeps: Sweep, **own: str) -> subprocess.Popen[bytes]:
+        """The drivers of these sweeps, one after the other, as a process of the test's own. own: its environment."""
         environment = os.environ | ENVIRONMENT | {"RAY_ADDRESS": self.head.gcs_address, MARK: self.head.mark}
-        environment |= {"ORCH_HOME": str(self.settings.home)}
+        environment |= {"ORCH_HOME": str(self.settings.home), "ORCH_DATABASE_URL": self.settings.database_url} | own
         log = self.driver_log(*sweeps).open("ab")
         command = [sys.executable, DRIVE, "drive", *(str(sweep.id) for sweep in sweeps)]
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_a_write_that_was_cut_off_leaves_nothing_that_looks_like_a_checkpoint(
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, 10)
+    assert checkpoint.latest(tmp_path) == good
+    assert [path.name for path in tmp_path.iterdir()] == [good.name]
+
+
+def test_a_disk_that_is_full_says_so_and_the_older_checkpoint_stays(tmp_path: Path):
+    good = save(tmp_path, 5)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=f"checkpoint of step 10 cannot be written to {tmp_path}: File too large"):
+            checkpoint.save(tmp_path, 10, {"weight": torch.zeros(10_000)}, keep=2, best=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoint.latest(tmp_path) == good
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
 
