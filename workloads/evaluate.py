@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workloads.config import TrainingConfig
 from workloads.errors import WorkloadError
@@ -13,7 +13,7 @@ from workloads.shell import SequenceModel, module_device
 from workloads.tasks.base import Predict, Task
 
 
-def evaluate(model: SequenceModel, task: Task, training: TrainingConfig) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, training: TrainingConfig) -> dict[str, float]:
     """The task's metrics, deterministic: evaluation mode, no gradient, float32 outputs; the mode is put back."""
     was_training = model.training
     model.eval()
@@ -43,12 +43,16 @@ def extrapolate(model: SequenceModel, task: Task, training: TrainingConfig) -> d
     return columns
 
 
-def predictor(model: SequenceModel, precision: str = "float32") -> Predict:
-    """The model as tasks call it: inputs on any device -> outputs in float32 on the model's device."""
+def predictor(model: nn.Module, precision: str = "float32") -> Predict:
+    """The model as tasks call it: inputs on any device -> outputs in float32 on the model's device.
+
+    Args: model, a `SequenceModel` or one that answers as it does.
+    """
     device = module_device(model)
 
     def predict(inputs: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return model(inputs.to(device)).logits.float()
+            logits: Tensor = model(inputs.to(device)).logits
+            return logits.float()
 
     return predict

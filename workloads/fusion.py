@@ -1,6 +1,7 @@
 """Fuses whole trained models token by token: specialists of one vocabulary under one gate (UltraFuser).
 
 w = softmax_s(γ(h_s)) over the specialists' last hidden states, logits = Σ_s w_s o_s (arXiv:2403.08281, sec. 3).
+`workloads.fuse` does it to trials' checkpoints.
 Shapes: B batch, T time, D model width, V vocabulary, S specialists.
 """
 

@@ -11,6 +11,7 @@ from orchestrator.planning import make_plan
 from orchestrator.spec.compose import compose
 from orchestrator.spec.load import check_document
 from tests.surface.test_surface import COMMANDS
+from workloads import list_routers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -38,6 +39,16 @@ def test_every_ready_sweep_opens_with_its_question_and_plans_in_every_profile(pa
         plan = make_plan(check_document(compose(path, lambda each: each.read_text(), profile=profile)))
         assert plan.trials
         assert [warning for warning in plan.warnings if not warning.startswith("one seed")] == []
+
+
+def test_the_routing_comparison_runs_every_router_and_its_table_has_a_line_for_each():
+    sweep = compose(ROOT / "sweeps/routing_comparison.yaml", lambda path: path.read_text())
+    plan = make_plan(check_document(sweep))
+    layers = [trial.config["model"]["feedforward"] for trial in plan.trials]
+    compared = {layer["router"]["name"] if layer["name"] == "moe" else layer["name"] for layer in layers}
+    assert compared == {*list_routers(), "dense", "dense_matched"}
+    table = re.findall(r"\d+ \| `(\w+)` \| \*\*", README.partition("**Routing**")[2].partition("**Bach")[0])
+    assert sorted(table) == sorted(compared)
 
 
 def test_every_command_is_in_the_readme():
