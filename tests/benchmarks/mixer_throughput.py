@@ -26,28 +26,12 @@ from workloads.slots import Mixer
 
 LOOP_STEPS = 128
 GOAL = 10
-LINEAR_RECURRENCES = frozenset(
-    [
-        "deltanet",
-        "gated_deltanet",
-        "gateloop",
-        "gla",
-        "griffin",
-        "gsa",
-        "gss",
-        "hgrn",
-        "hgrn2",
-        "liger",
-        "mamba2",
-        "mingru",
-        "minlstm",
-        "retnet",
-        "rfa",
-        "rg_lru",
-        "rwkv4",
-        "seqboat",
-    ]
-)
+# fmt: off
+LINEAR_RECURRENCES = {
+    "deltanet", "gated_deltanet", "gateloop", "gla", "griffin", "gsa", "gss", "hgrn", "hgrn2", "liger", "mamba2",
+    "mingru", "minlstm", "retnet", "rfa", "rg_lru", "rwkv4", "seqboat",
+}
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
