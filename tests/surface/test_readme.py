@@ -11,7 +11,7 @@ from orchestrator.planning import make_plan
 from orchestrator.spec.compose import compose
 from orchestrator.spec.load import check_document
 from tests.surface.test_surface import COMMANDS
-from workloads import list_routers
+from workloads import list_mixers, list_routers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -54,3 +54,9 @@ def test_the_routing_comparison_runs_every_router_and_its_table_has_a_line_for_e
 def test_every_command_is_in_the_readme():
     missing = [name for name in COMMANDS if f"orch {name}" not in README]
     assert missing == []
+
+
+def test_the_comparison_of_mixers_leaves_out_only_those_that_are_others_evaluated_differently():
+    document = check_document(compose(ROOT / "sweeps" / "rnn_comparison.yaml", lambda each: each.read_text()))
+    compared = {value for value in document.parameters["model.mixer"].values if isinstance(value, str)}
+    assert set(list_mixers()) - compared == {"deer_gru", "deer_lstm"}
