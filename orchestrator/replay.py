@@ -77,9 +77,8 @@ def hyperband(grace_steps: int, reduction_factor: int, max_steps: int, name: str
     Brackets get trials in proportion to what Hyperband gives them, by a checksum of the sweep's name and the trial's
     place; a trial goes on from a rung if it is among the best share of those that have come to it, itself included.
     """
-    longest = 0
-    while grace_steps * reduction_factor ** (longest + 1) <= max_steps:
-        longest += 1
+    # In floating point, as Optuna counts them
+    longest = max(0, math.floor(math.log(max_steps / grace_steps, reduction_factor)))
     trials_in = [math.ceil((longest + 1) * reduction_factor**s / (s + 1)) for s in range(longest, -1, -1)]
     rungs: dict[tuple[int, int], list[float]] = {}
     passed: dict[int, int] = {}

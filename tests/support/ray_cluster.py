@@ -22,6 +22,7 @@ from orchestrator.cluster import head as ray_head
 from orchestrator.cluster.head import MARK, Head
 from orchestrator.cluster.launcher import RayLauncher
 from orchestrator.lifecycle import Actor, SweepState
+from orchestrator.matching import Sizer
 from orchestrator.planning import config_hash
 from orchestrator.records import NewTrial, Sweep, Trial
 from orchestrator.settings import Settings
@@ -101,12 +102,15 @@ class Lab:
         sweep = self.store.sweeps.add_sweep(a_sweep(name=name, spec=spec), trials, now=NOW)
         return self.start(sweep, slots)
 
-    def submitted(self, slots: int, **words: Any) -> Sweep:
-        """A STARTING sweep of a file with these words, taken as the service takes it."""
+    def submitted(self, slots: int, *, sizer: Sizer | None = None, **words: Any) -> Sweep:
+        """A STARTING sweep of a file with these words, taken as the service takes it.
+
+        sizer: finished trials are shared where there is one.
+        """
         text = yaml.safe_dump(words)
         sweep = submit(
             text, "f.yaml", user="u", store=self.store.sweeps, trials=self.store.trials, launcher=self.launcher(),
-            clock=FakeClock(),
+            clock=FakeClock(), sizer=sizer,
         )  # fmt: skip
         return self.start(sweep, slots)
 
