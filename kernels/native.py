@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import logging
+import mmap
 import os
 import platform
 import shutil
@@ -30,6 +31,7 @@ _FLAGS = (
 )
 _HEADER = Path(__file__).with_name("vectors.h")
 _BUILD_TIMEOUT_S = 120
+_HUGE_BYTES = 4 << 20  # two huge pages: a smaller tensor need not hold a whole one
 _log = logging.getLogger(__name__)
 
 
@@ -105,6 +107,20 @@ def call(source: Path, name: str, dtype: torch.dtype, *arguments: object) -> Non
     passed = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
     if library[name](*passed) != 0:
         raise MemoryError(f"{source.parent.name}.{name}: no memory for the workspace of one thread")
+
+
+def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    """``torch.empty`` on the CPU; where it is large and the system has them, on huge pages.
+
+    Fresh memory is mapped as it is first written, and 4 KiB at a time that takes longer than a recurrence over it.
+    """
+    x = torch.empty(shape, dtype=dtype)
+    if x.nbytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        start = -(-x.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = x.data_ptr() + x.nbytes - start
+        # advice alone: where it is refused the pages are small
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return x
 
 
 def rows(x: Tensor) -> Tensor:

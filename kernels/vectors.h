@@ -53,20 +53,20 @@ INLINE void scatter(REAL *state, const Vector *from, int64_t column, int64_t col
             state[i * values + column + j] = ((const REAL *)(from + i / LANES * GROUP + j))[i % LANES];
 }
 
-/* Between rows of a tensor along its keys and one field of vectors[steps][row][fields]. */
-INLINE void load_field(Vector *to, int64_t fields, int64_t row, const REAL *x, int64_t x_row, int64_t steps,
+/* Between rows of a tensor along its keys and vectors of them, `step` vectors apart in time and `block` along the keys. */
+INLINE void load_field(Vector *to, int64_t step, int64_t block, const REAL *x, int64_t x_row, int64_t steps,
                        int64_t keys) {
     for (int64_t t = 0; t < steps; t++)
         for (int64_t i = 0; i < keys; i += LANES)
-            memcpy(to + (t * row + i / LANES) * fields, x + t * x_row + i,
+            memcpy(to + t * step + i / LANES * block, x + t * x_row + i,
                    (keys - i < LANES ? keys - i : LANES) * sizeof(REAL));
 }
 
-INLINE void store_field(REAL *x, int64_t x_row, const Vector *from, int64_t fields, int64_t row, int64_t steps,
+INLINE void store_field(REAL *x, int64_t x_row, const Vector *from, int64_t step, int64_t block, int64_t steps,
                         int64_t keys) {
     for (int64_t t = 0; t < steps; t++)
         for (int64_t i = 0; i < keys; i += LANES)
-            memcpy(x + t * x_row + i, from + (t * row + i / LANES) * fields,
+            memcpy(x + t * x_row + i, from + t * step + i / LANES * block,
                    (keys - i < LANES ? keys - i : LANES) * sizeof(REAL));
 }
 

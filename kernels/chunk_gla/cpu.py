@@ -13,20 +13,20 @@ from kernels.chunk_gla import chunked, native
 
 
 @torch.library.custom_op("orch_kernels::gla", mutates_args=())
-def _gla(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    o, states = native.forward(q, k, v, gate, h0)
+def _gla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    o, states = native.forward(q, k, v, log_decay, h0)
     return o, states[:, :, -1].clone(), states
 
 
 @torch.library.custom_op("orch_kernels::gla_backward", mutates_args=())
 def _gla_backward(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, states: Tensor, do: Tensor, dlast: Tensor
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, states: Tensor, do: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return native.backward(q, k, v, gate, states, do, dlast)
+    return native.backward(q, k, v, log_decay, states, do, dlast)
 
 
 @_gla.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     batch, steps, heads, keys = k.shape
     states = v.new_empty(batch, heads, -(-steps // native.SPAN) + 1, keys, v.shape[-1])
     return v.new_empty(v.shape), v.new_empty(states[:, :, 0].shape), states
@@ -34,16 +34,16 @@ def _(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple
 
 @_gla_backward.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, states: Tensor, do: Tensor, dlast: Tensor
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, states: Tensor, do: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dq, dk, dv, dgate, dh0 = (x.new_empty(x.shape) for x in (q, k, v, gate, states[:, :, 0]))
-    return dq, dk, dv, dgate, dh0
+    dq, dk, dv, dlog, dh0 = (x.new_empty(x.shape) for x in (q, k, v, log_decay, states[:, :, 0]))
+    return dq, dk, dv, dlog, dh0
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    q, k, v, gate, h0 = inputs
+    q, k, v, log_decay, h0 = inputs
     ctx.has_h0 = h0 is not None
-    ctx.save_for_backward(q, k, v, gate, output[2])
+    ctx.save_for_backward(q, k, v, log_decay, output[2])
     ctx.set_materialize_grads(False)  # the states leave no trace in the gradient, and are large
 
 
@@ -53,8 +53,8 @@ def _differentiate(
     v, states = ctx.saved_tensors[2], ctx.saved_tensors[-1]
     do = torch.zeros_like(v) if do is None else do
     dlast = torch.zeros_like(states[:, :, 0]) if dlast is None else dlast
-    dq, dk, dv, dgate, dh0 = _gla_backward(*ctx.saved_tensors, do, dlast)
-    return dq, dk, dv, dgate, dh0 if ctx.has_h0 else None
+    dq, dk, dv, dlog, dh0 = _gla_backward(*ctx.saved_tensors, do, dlast)
+    return dq, dk, dv, dlog, dh0 if ctx.has_h0 else None
 
 
 _gla.register_autograd(_differentiate, setup_context=_save)
@@ -69,5 +69,5 @@ def chunk_gla(
     first = None if h0 is None else h0.to(inner)
     if not native.is_available(q_wide):
         return chunked.chunk_gla(q, k, v, log_decay, h0, chunk)
-    o, last, _ = _gla(q_wide, k_wide, v_wide, g_wide.exp(), first)
+    o, last, _ = _gla(q_wide, k_wide, v_wide, g_wide, first)
     return o.to(v.dtype), last

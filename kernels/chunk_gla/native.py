@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.native import call, can_run, integers, parallel, rows, strides
+from kernels.native import call, can_run, empty, integers, parallel, rows, strides
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 SPAN = 64
@@ -20,13 +20,13 @@ def is_available(x: Tensor) -> bool:
     return can_run(_SOURCE, x)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
     """(o [B, T, H, V], states [B, H, N + 1, K, V] before each of the N spans of SPAN steps and at the end)."""
-    q, k, v, gate = map(rows, (q, k, v, gate))
+    q, k, v, gate = map(rows, (q, k, v, log_decay.exp()))
     batch, steps, heads, keys = k.shape
     values = v.shape[-1]
-    o = v.new_empty(batch, steps, heads, values)
-    states = v.new_empty(batch, heads, -(-steps // SPAN) + 1, keys, values)
+    o = empty(batch, steps, heads, values, dtype=v.dtype)
+    states = empty(batch, heads, -(-steps // SPAN) + 1, keys, values, dtype=v.dtype)
     states[:, :, 0] = 0 if h0 is None else h0
     size = integers(heads, steps, keys, values)
 
@@ -40,21 +40,21 @@ def forward(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, h0: Tensor | None) ->
 
 
 def backward(
-    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, states: Tensor, do: Tensor, dlast: Tensor
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, states: Tensor, do: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(dq, dk, dv, dgate, dh0)."""
-    q, k, v, gate, do = map(rows, (q, k, v, gate, do))
+    """(dq, dk, dv, dlog_decay, dh0)."""
+    q, k, v, gate, do = map(rows, (q, k, v, log_decay.exp(), do))
     batch, steps, heads, keys = k.shape
-    dq, dk, dgate = (torch.empty(k.shape, dtype=k.dtype) for _ in range(3))
-    dv = torch.empty(v.shape, dtype=v.dtype)
+    dq, dk, dlog = (empty(*k.shape, dtype=k.dtype) for _ in range(3))
+    dv = empty(*v.shape, dtype=v.dtype)
     dstate = dlast.clone(memory_format=torch.contiguous_format)
     size = integers(heads, steps, keys, v.shape[-1])
 
     def work(first: int, end: int) -> None:
         read = [part for x in (q, k, v, gate, do) for part in (x, strides(x))]
-        written = [part for x in (dq, dk, dgate, dv) for part in (x, strides(x))]
+        written = [part for x in (dq, dk, dlog, dv) for part in (x, strides(x))]
         bounds = (ctypes.c_int64(first), ctypes.c_int64(end))
         call(_SOURCE, "backward", v.dtype, *read, states, *written, dstate, size, *bounds)
 
     parallel(work, batch * heads, grain=-(-_GRAIN // max(steps * keys * v.shape[-1], 1)))
-    return dq, dk, dv, dgate, dstate
+    return dq, dk, dv, dlog, dstate

@@ -5,7 +5,11 @@
  * and its gradient, where dS[t] gathers what the later steps send back:
  *
  *   dS[t] += q[t] do[t]^T,   dq[t] = S[t] do[t],   dk[t] = dS[t] v[t],   dv[t] = dS[t]^T k[t],
- *   dgate[t] = rowsum(S[t-1] * dS[t]),   dS[t-1] = diag(gate[t]) dS[t]
+ *   dlog[t] = gate[t] rowsum(S[t-1] * dS[t]),   dS[t-1] = diag(gate[t]) dS[t]
+ *
+ * dlog, the gradient of log gate, needs no product of states: dlog[t] = dlog[t+1] + q[t] dq[t] - k[t] dk[t]. The sum
+ * starts at the end of a span of SPAN steps from rowsum(S * dS), and anew at every step with a gate below STRONG, where
+ * its terms would cancel: there dlog is taken from the states.
  *
  * REAL is float or double. Tensors are [B, T, H, K or V] with the last axis contiguous and the strides of the others
  * given; states are contiguous [B, H, N + 1, K, V]: before each span of SPAN steps, and the last.
@@ -72,80 +76,118 @@ int forward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, 
     return 0;
 }
 
-/* What a span needs on its way back, padded with zeros along the keys: fields[steps][row][FIELDS] side by side, since
- * arrays of one another's length would meet in the cache; starts[parts][groups][row][GROUP], the states before each
- * part of PART steps, whose fields and history[PART + 1][row][GROUP] fit the first-level cache; ds[groups][row][GROUP];
- * and v, dout, dv [steps][columns], the values padded to whole groups. */
+/* What a span needs on its way back, padded along the keys and to whole groups of columns. One row of LANES keys and
+ * one group is a recurrence of its own: its state stays in registers, and all else in the first-level cache.
+ * fields[row][SPAN][FIELDS], side by side since arrays of one another's length would meet in the cache;
+ * strong[row][SPAN], whether a gate is below STRONG, and if so past[SPAN][GROUP], the states before the step;
+ * dv_rows[SPAN][GROUP], what the rows add to dv; state[row][GROUP] before the span, ds[groups][row][GROUP] after it,
+ * end[row]; v, dout, dv [steps][columns]; values[SPAN][2][GROUP], v and dout of the group. */
 enum { Q, KEY, GATE, DQ, DK, DGATE, FIELDS };
-enum { PART = 8, PARTS = SPAN / PART };
+#define STRONG ((REAL)0x1p-7)
 
 typedef struct {
-    int64_t row, steps;
-    Vector *fields, *starts, *history, *ds;
+    int64_t row, steps, columns;
+    char *strong;
+    Vector *fields, *past, *dv_rows, *state, *ds, *end;
     REAL *v, *dout, *dv;
-    int64_t columns;
+    REAL values[SPAN][2][GROUP];
 } Span;
 
-/* The states of GROUP columns, from `column` on, after each of the steps from `start` on, `stride` vectors apart;
- * only the last of them where `stride` is 0. */
-INLINE void remember(const Span *p, const Vector *state, Vector *after, int64_t stride, int64_t column, int64_t start,
-                     int64_t steps) {
-    for (int64_t i = 0; i < p->row; i++) {
-        const Vector *x = p->fields + (start * p->row + i) * FIELDS;
-        Vector s[GROUP], *out = after + i * GROUP;
-        for (int j = 0; j < GROUP; j++) s[j] = state[i * GROUP + j];
-        for (int64_t t = start; t < start + steps; t++, x += p->row * FIELDS, out += stride) {
-            const REAL *v = p->v + t * p->columns + column;
-            for (int j = 0; j < GROUP; j++) s[j] = x[GATE] * s[j] + x[KEY] * v[j];
-            if (stride)
-                for (int j = 0; j < GROUP; j++) out[j] = s[j];
+/* Adds to a row's dq; s becomes the state after the span. */
+INLINE void walk_forth(const Span *p, Vector *x, const char *strong, Vector *s) {
+    for (int64_t t = 0; t < p->steps; t++, x += FIELDS) {
+        const REAL *v = p->values[t][0], *dout = p->values[t][1];
+        const Vector key = x[KEY], gate = x[GATE];
+        Vector dq = x[DQ];
+        if (strong[t])
+            for (int j = 0; j < GROUP; j++) p->past[t * GROUP + j] = s[j];
+        for (int j = 0; j < GROUP; j++) {
+            s[j] = gate * s[j] + key * v[j];
+            dq += dout[j] * s[j];
         }
-        if (!stride)
-            for (int j = 0; j < GROUP; j++) out[j] = s[j];
+        x[DQ] = dq;
     }
 }
 
-INLINE void walk_back(Span *p, Vector *ds, int64_t column, int64_t start, int64_t steps) {
-    for (int64_t t = start + steps - 1; t >= start; t--) {
-        const Vector *past = p->history + (t - start) * p->row * GROUP, *now = past + p->row * GROUP;
-        Vector *x = p->fields + t * p->row * FIELDS, *d = ds, v[GROUP], dout[GROUP], dv[GROUP];
+/* Adds to a row's dk and dgate, and to dv_rows; d, the gradient of the state after the span, becomes that of the
+ * state before it. */
+INLINE void walk_back(const Span *p, Vector *x, const char *strong, Vector *d) {
+    for (int64_t t = p->steps - 1; t >= 0; t--) {
+        const REAL *v = p->values[t][0], *dout = p->values[t][1];
+        const Vector q = x[t * FIELDS + Q], key = x[t * FIELDS + KEY], gate = x[t * FIELDS + GATE];
+        Vector *dv = p->dv_rows + t * GROUP, dk = x[t * FIELDS + DK];
         for (int j = 0; j < GROUP; j++) {
-            v[j] = (Vector){0} + p->v[t * p->columns + column + j];
-            dout[j] = (Vector){0} + p->dout[t * p->columns + column + j];
-            dv[j] = (Vector){0};
+            d[j] += q * dout[j];
+            dk += v[j] * d[j];
+            dv[j] += key * d[j];
         }
-        for (int64_t i = 0; i < p->row; i++, x += FIELDS, past += GROUP, now += GROUP, d += GROUP) {
-            const Vector q = x[Q], key = x[KEY], gate = x[GATE];
-            Vector dq = x[DQ], dk = x[DK], dgate = x[DGATE];
-            for (int j = 0; j < GROUP; j++) {
-                const Vector dj = d[j] + q * dout[j];
-                dq += dout[j] * now[j];
-                dk += v[j] * dj;
-                dgate += past[j] * dj;
-                dv[j] += key * dj;
-                d[j] = gate * dj;
-            }
-            x[DQ] = dq, x[DK] = dk, x[DGATE] = dgate;
+        if (strong[t])
+            for (int j = 0; j < GROUP; j++) x[t * FIELDS + DGATE] += p->past[t * GROUP + j] * d[j];
+        for (int j = 0; j < GROUP; j++) d[j] *= gate;
+        x[t * FIELDS + DK] = dk;
+    }
+}
+
+/* The GROUP columns from `column` on; `end` gathers rowsum(S * dS) after the span. */
+INLINE void walk(Span *p, Vector *ds, int64_t column) {
+    copy_rows(p->values[0][0], 2 * GROUP, p->v + column, p->columns, p->steps, GROUP);
+    copy_rows(p->values[0][1], 2 * GROUP, p->dout + column, p->columns, p->steps, GROUP);
+    memset(p->dv_rows, 0, p->steps * GROUP * sizeof(Vector));
+    for (int64_t i = 0; i < p->row; i++) {
+        Vector s[GROUP], d[GROUP], *x = p->fields + i * SPAN * FIELDS;
+        const char *strong = p->strong + i * SPAN;
+        for (int j = 0; j < GROUP; j++) s[j] = p->state[i * GROUP + j], d[j] = ds[i * GROUP + j];
+        walk_forth(p, x, strong, s);
+        for (int j = 0; j < GROUP; j++) p->end[i] += s[j] * d[j];
+        walk_back(p, x, strong, d);
+        for (int j = 0; j < GROUP; j++) ds[i * GROUP + j] = d[j];
+    }
+    for (int64_t t = 0; t < p->steps; t++)
+        for (int j = 0; j < GROUP; j++) p->dv[t * p->columns + column + j] = total(p->dv_rows + t * GROUP + j);
+}
+
+/* dlog in place of the gates. */
+INLINE void sum_back(const Span *p) {
+    for (int64_t i = 0; i < p->row; i++) {
+        Vector dlog = p->end[i], *x = p->fields + (i * SPAN + p->steps) * FIELDS;
+        for (int64_t t = p->steps - 1; t >= 0; t--) {
+            x -= FIELDS;
+            dlog += x[Q] * x[DQ] - x[KEY] * x[DK];
+            if (p->strong[i * SPAN + t])
+                for (int l = 0; l < LANES; l++)
+                    if (x[GATE][l] < STRONG) dlog[l] = x[GATE][l] * x[DGATE][l];
+            x[GATE] = dlog;
         }
-        for (int j = 0; j < GROUP; j++) p->dv[t * p->columns + column + j] = total(dv + j);
+    }
+}
+
+INLINE void load_gates(Span *p, const REAL *gate, int64_t gate_row, int64_t keys) {
+    for (int64_t n = 0; n < p->row * SPAN; n++) p->fields[n * FIELDS + GATE] = (Vector){0} + 1;
+    load_field(p->fields + GATE, FIELDS, SPAN * FIELDS, gate, gate_row, p->steps, keys);
+    for (int64_t n = 0; n < p->row * SPAN; n++) {
+        const __typeof__(*p->fields < STRONG) below = p->fields[n * FIELDS + GATE] < STRONG;
+        p->strong[n] = 0;
+        for (int l = 0; l < LANES; l++) p->strong[n] |= below[l] != 0;
     }
 }
 
 /* Items [first, end) of B x H. dstate holds the gradient of the last state and leaves as that of the first. */
 int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk, const REAL *v, const int64_t *sv,
              const REAL *gate, const int64_t *sg, const REAL *dout, const int64_t *sdo, const REAL *states, REAL *dq,
-             const int64_t *sdq, REAL *dk, const int64_t *sdk, REAL *dgate, const int64_t *sdg, REAL *dv,
+             const int64_t *sdq, REAL *dk, const int64_t *sdk, REAL *dlog, const int64_t *sdg, REAL *dv,
              const int64_t *sdv, REAL *dstate, const Size *z, int64_t first, int64_t end) {
     const int64_t keys = z->keys, values = z->values, row = vectors(keys), spans = (z->steps + SPAN - 1) / SPAN;
     const int64_t groups = (values + GROUP - 1) / GROUP, group_row = GROUP * row, field_row = SPAN * row * FIELDS;
     const int64_t value_row = vectors(SPAN * groups * GROUP);
-    const int64_t state_row = groups * group_row;
-    Vector *space = workspace(field_row + (PART + 1) * group_row + (PARTS + 1) * state_row + 3 * value_row);
+    const int64_t flags = vectors(row * SPAN);
+    Vector *space = workspace(field_row + 2 * SPAN * GROUP + (1 + groups) * group_row + row + flags + 3 * value_row);
     if (!space) return 1;
-    Vector *history = space + field_row, *starts = history + (PART + 1) * group_row, *ds = starts + PARTS * state_row;
-    Vector *v_space = ds + state_row;
-    Span p = {row, 0, space, starts, history, ds, (REAL *)v_space, (REAL *)(v_space + value_row),
-              (REAL *)(v_space + 2 * value_row), groups * GROUP};
+    Vector *past = space + field_row, *dv_rows = past + SPAN * GROUP, *before = dv_rows + SPAN * GROUP;
+    Vector *ds = before + group_row, *at_end = ds + groups * group_row, *strong = at_end + row;
+    Vector *v_space = strong + flags;
+    Span p = {.row = row, .columns = groups * GROUP, .strong = (char *)strong, .fields = space, .past = past,
+              .dv_rows = dv_rows, .state = before, .ds = ds, .end = at_end, .v = (REAL *)v_space,
+              .dout = (REAL *)(v_space + value_row), .dv = (REAL *)(v_space + 2 * value_row)};
     memset(v_space, 0, 3 * value_row * sizeof(Vector));
     for (int64_t item = first; item < end; item++) {
         const int64_t b = item / z->heads, h = item % z->heads;
@@ -159,36 +201,24 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
             const int64_t start = n * SPAN;
             const REAL *state = states + (item * (spans + 1) + n) * keys * values;
             p.steps = z->steps - start < SPAN ? z->steps - start : SPAN;
-            const int64_t parts = (p.steps + PART - 1) / PART;
             memset(p.fields, 0, field_row * sizeof(Vector));
-            load_field(p.fields + Q, FIELDS, row, q + at(sq, b, start, h), sq[1], p.steps, keys);
-            load_field(p.fields + KEY, FIELDS, row, k + at(sk, b, start, h), sk[1], p.steps, keys);
-            load_field(p.fields + GATE, FIELDS, row, gate + at(sg, b, start, h), sg[1], p.steps, keys);
+            load_field(p.fields + Q, FIELDS, SPAN * FIELDS, q + at(sq, b, start, h), sq[1], p.steps, keys);
+            load_field(p.fields + KEY, FIELDS, SPAN * FIELDS, k + at(sk, b, start, h), sk[1], p.steps, keys);
+            load_gates(&p, gate + at(sg, b, start, h), sg[1], keys);
+            memset(p.end, 0, row * sizeof(Vector));
             copy_rows(p.v, p.columns, v + at(sv, b, start, h), sv[1], p.steps, values);
             copy_rows(p.dout, p.columns, dout + at(sdo, b, start, h), sdo[1], p.steps, values);
             for (int64_t j = 0; j < groups; j++) {
                 const int64_t column = j * GROUP, columns = values - column < GROUP ? values - column : GROUP;
-                Vector *first_state = p.starts + j * group_row;
-                memset(first_state, 0, group_row * sizeof(Vector));
-                gather(first_state, state, column, columns, keys, values);
-                for (int64_t part = 1; part < parts; part++) {
-                    const Vector *before = first_state + (part - 1) * state_row;
-                    remember(&p, before, first_state + part * state_row, 0, column, (part - 1) * PART, PART);
-                }
+                memset(p.state, 0, group_row * sizeof(Vector));
+                gather(p.state, state, column, columns, keys, values);
+                walk(&p, p.ds + j * group_row, column);
             }
-            for (int64_t part = parts - 1; part >= 0; part--) {
-                const int64_t from = part * PART, steps = p.steps - from < PART ? p.steps - from : PART;
-                for (int64_t j = 0; j < groups; j++) {
-                    const Vector *before = p.starts + part * state_row + j * group_row;
-                    memcpy(p.history, before, group_row * sizeof(Vector));
-                    remember(&p, before, p.history + group_row, group_row, j * GROUP, from, steps);
-                    walk_back(&p, p.ds + j * group_row, j * GROUP, from, steps);
-                }
-            }
-            store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, FIELDS, row, p.steps, keys);
-            store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, FIELDS, row, p.steps, keys);
+            sum_back(&p);
+            store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, FIELDS, SPAN * FIELDS, p.steps, keys);
+            store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, FIELDS, SPAN * FIELDS, p.steps, keys);
             copy_rows(dv + at(sdv, b, start, h), sdv[1], p.dv, p.columns, p.steps, values);
-            store_field(dgate + at(sdg, b, start, h), sdg[1], p.fields + DGATE, FIELDS, row, p.steps, keys);
+            store_field(dlog + at(sdg, b, start, h), sdg[1], p.fields + GATE, FIELDS, SPAN * FIELDS, p.steps, keys);
         }
         for (int64_t j = 0; j < groups; j++) {
             const int64_t column = j * GROUP, columns = values - column < GROUP ? values - column : GROUP;

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.native import call, can_run, integers, parallel, rows, strides
+from kernels.native import call, can_run, empty, integers, parallel, rows, strides
 
 _SOURCE = Path(__file__).with_name("recurrence.c")
 SPAN = 64
@@ -25,8 +25,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, h0: Te
     q, k, v = map(rows, (q, k, v))
     batch, steps, heads, keys = k.shape
     values = v.shape[-1]
-    o = v.new_empty(batch, steps, heads, values)
-    states = v.new_empty(batch, heads, -(-steps // SPAN) + 1, keys, values)
+    o = empty(batch, steps, heads, values, dtype=v.dtype)
+    states = empty(batch, heads, -(-steps // SPAN) + 1, keys, values, dtype=v.dtype)
     states[:, :, 0] = 0 if h0 is None else h0
     size = integers(heads, steps, keys, values)
 
@@ -45,7 +45,7 @@ def backward(
     """(dq, dk, dv, dbeta, ddecay, dh0)."""
     q, k, v, do = map(rows, (q, k, v, do))
     batch, steps, heads, keys = k.shape
-    dq, dk, dv, dbeta, ddecay = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v, beta, decay))
+    dq, dk, dv, dbeta, ddecay = (empty(*x.shape, dtype=x.dtype) for x in (q, k, v, beta, decay))
     dstate = dlast.clone(memory_format=torch.contiguous_format)
     size = integers(heads, steps, keys, v.shape[-1])
 

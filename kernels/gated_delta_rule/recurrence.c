@@ -151,8 +151,8 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
             const REAL *state = states + (item * (spans + 1) + n) * keys * values;
             p.steps = z->steps - start < SPAN ? z->steps - start : SPAN;
             memset(p.fields, 0, field_row * sizeof(Vector));
-            load_field(p.fields + Q, FIELDS, row, q + at(sq, b, start, h), sq[1], p.steps, keys);
-            load_field(p.fields + KEY, FIELDS, row, k + at(sk, b, start, h), sk[1], p.steps, keys);
+            load_field(p.fields + Q, row * FIELDS, FIELDS, q + at(sq, b, start, h), sq[1], p.steps, keys);
+            load_field(p.fields + KEY, row * FIELDS, FIELDS, k + at(sk, b, start, h), sk[1], p.steps, keys);
             copy_rows(p.v, p.columns, v + at(sv, b, start, h), sv[1], p.steps, values);
             copy_rows(p.dout, p.columns, dout + at(sdo, b, start, h), sdo[1], p.steps, values);
             copy_rows(p.beta, 1, beta + at(sb, b, start, h), sb[1], p.steps, 1);
@@ -165,8 +165,8 @@ int backward(const REAL *q, const int64_t *sq, const REAL *k, const int64_t *sk,
                 remember(&p, column);
                 walk_back(&p, p.ds + j * group_row, column);
             }
-            store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, FIELDS, row, p.steps, keys);
-            store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, FIELDS, row, p.steps, keys);
+            store_field(dq + at(sdq, b, start, h), sdq[1], p.fields + DQ, row * FIELDS, FIELDS, p.steps, keys);
+            store_field(dk + at(sdk, b, start, h), sdk[1], p.fields + DK, row * FIELDS, FIELDS, p.steps, keys);
             copy_rows(dv + at(sdv, b, start, h), sdv[1], p.dv, p.columns, p.steps, values);
             copy_rows(dbeta + at(sdb, b, start, h), sdb[1], p.dbeta, 1, p.steps, 1);
             copy_rows(ddecay + at(sda, b, start, h), sda[1], p.ddecay, 1, p.steps, 1);

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels.native import call, can_run, integers, parallel, rows, strides
+from kernels.native import call, can_run, empty, integers, parallel, rows, strides
 
 _SOURCE = Path(__file__).with_name("scan.c")
 _GRAIN = 1 << 15  # elements: below this a thread costs more than it brings
@@ -36,13 +36,13 @@ def _run(name: str, reverse: bool, x: Tensor, *tensors: Tensor | None) -> None:
 
 def forward(a: Tensor, x: Tensor, h0: Tensor | None, reverse: bool) -> Tensor:
     """The states h [B, T, D]; the inputs share one dtype."""
-    h = torch.empty(x.shape, dtype=x.dtype)
+    h = empty(*x.shape, dtype=x.dtype)
     _run("forward", reverse, x, rows(a), rows(x), None if h0 is None else rows(h0), h)
     return h
 
 
 def backward(a: Tensor, h: Tensor, h0: Tensor | None, dh: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """(da, dx) from the states ``h`` and their gradient ``dh``."""
-    da, dx = torch.empty(h.shape, dtype=h.dtype), torch.empty(h.shape, dtype=h.dtype)
+    da, dx = empty(*h.shape, dtype=h.dtype), empty(*h.shape, dtype=h.dtype)
     _run("backward", reverse, h, rows(a), rows(h), None if h0 is None else rows(h0), rows(dh), da, dx)
     return da, dx
