@@ -20,6 +20,19 @@ from orchestrator.spec.model import SweepSpec
 ROOT = Path(__file__).parents[3]
 VALID = [path.read_text() for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 VALID += re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+VALID += [
+    """\
+name: others
+hyperparameters:
+  training: {lr: {type: log, minval: -4, maxval: -2, base: 10}, batch_size: {type: categorical, vals: [8, 16]}}
+  model: {parameters: {mixer: {name: {distribution: categorical, values: [gru, rg_lru]}}}}
+  training.weight_decay: {distribution: log_uniform, min: -4, max: -2}
+searcher: {name: adaptive_asha, metric: val_bpb, smaller_is_better: true, max_trials: 8, divisor: 4, max_time: 2h}
+resources: {slots_per_trial: 0, max_slots: 2, priority: 42}
+max_restarts: 1
+reproducibility: {experiment_seed: 3}
+"""
+]
 TOKENS = [
     "1e999", "-1", "0", ".nan", "-.inf", "null", "true", "[]", "{}", "[1, 2", "{a: b", "*x", "&x 1", "<<: {}", "---",
     "!!python/object:os.system {}", "!!binary x", "\t", "\0", "é", "\uffff", "'", '"', "|", "- a", "? b", "9" * 40,
