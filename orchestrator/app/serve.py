@@ -23,6 +23,7 @@ from orchestrator.notify.addresses import Allowed
 from orchestrator.notify.notifier import Notifier
 from orchestrator.notify.webhook import Webhook
 from orchestrator.policy import Rules
+from orchestrator.ports import Clock
 from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
 from orchestrator.sizing import SubprocessSizer
@@ -40,15 +41,25 @@ STREAMS_END_S = 1
 """What live streams have for their end when the coordinator is told to stop: they would not end by themselves."""
 
 
-def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflow_uri: str) -> None:
+def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    ray_dashboard: str,
+    mlflow_uri: str,
+    clock: Clock | None = None,
+) -> None:
     """Run the coordinator: its loop, the tracker's courier and the API. Returns on SIGTERM or SIGINT.
+
+    clock: the machine's own when left out.
 
     Raises:
         BadInput: others than this machine could reach `host`, and no token has been set.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    metrics, clock = Metrics(), SystemClock()
+    metrics, clock = Metrics(), clock or SystemClock()
     store = open_store(settings.database_url, metrics.transaction)
     _admit(settings, host, store, clock)
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -124,7 +135,7 @@ def serve(settings: Settings, *, host: str, port: int, ray_dashboard: str, mlflo
         store.close()
 
 
-def _admit(settings: Settings, host: str, store: Store, clock: SystemClock) -> None:
+def _admit(settings: Settings, host: str, store: Store, clock: Clock) -> None:
     """Make the local token an admin's, so that somebody may come in.
 
     Raises:
