@@ -1,11 +1,13 @@
-"""Use case: change what is wanted of a sweep. The coordinator does the rest on its next tick."""
+"""Use case: change what is wanted of a sweep, a trial or a node. Coordinator and drivers do the rest."""
 
 from __future__ import annotations
 
-from orchestrator.errors import BadInput
-from orchestrator.lifecycle import SWEEP_ENDS, SweepState, TrialState, Wish
-from orchestrator.ports import Clock, SweepStore
-from orchestrator.records import Sweep
+from collections.abc import Sequence
+
+from orchestrator.errors import NotFound
+from orchestrator.lifecycle import SWEEP_ENDS, TrialState, Wish
+from orchestrator.ports import Clock, SweepStore, TrialStore
+from orchestrator.records import Place, Sweep, Trial
 
 
 def cancel(reference: str, *, user: str, store: SweepStore, clock: Clock) -> Sweep:
@@ -67,16 +69,65 @@ def retry(reference: str, *, user: str, store: SweepStore, clock: Clock) -> Swee
 
     Raises:
         NotFound: no sweep goes by that name or number.
-        BadInput: it runs; its driver knows the trials that were open when it started.
         StaleRow: it was moved meanwhile; ask again.
     """
     sweep = store.find_sweep(reference)
     trials = store.trial_counts([sweep.id])[sweep.id]
     if not trials.get(TrialState.FAILED) and not trials.get(TrialState.CANCELLED):
         return sweep
-    if sweep.state in (SweepState.STARTING, SweepState.RUNNING):
-        raise BadInput(
-            f"sweep {sweep.id} ({sweep.name}) is {sweep.state}: retry its failed trials when it has ended, "
-            f"or after `orch pause {sweep.id}`."
-        )
     return store.retry(sweep, user=user, now=clock.now())
+
+
+def cancel_trial(trial_id: int, *, user: str, trials: TrialStore, clock: Clock) -> Trial:
+    """Ask for one trial's end; the rest of its sweep goes on. Asking again, or too late, changes nothing.
+
+    Raises:
+        NotFound: no such trial.
+    """
+    return trials.wish(trial_id, Wish.CANCEL, user=user, reason=f"cancelled by {user}", now=clock.now())
+
+
+def pause_trial(trial_id: int, *, user: str, trials: TrialStore, clock: Clock) -> Trial:
+    """Ask for one trial to stop at its next report, with its checkpoint, and to stay out of the queue.
+
+    Raises:
+        NotFound: no such trial.
+    """
+    return trials.wish(trial_id, Wish.PAUSE, user=user, reason=f"paused by {user}", now=clock.now())
+
+
+def resume_trial(trial_id: int, *, user: str, trials: TrialStore, clock: Clock) -> Trial:
+    """Let a paused trial wait for a slot again. One that is not paused stays as it is.
+
+    Raises:
+        NotFound: no such trial.
+    """
+    return trials.wish(trial_id, Wish.RUN, user=user, reason=f"resumed by {user}", now=clock.now())
+
+
+def retry_trial(trial_id: int, *, user: str, sweeps: SweepStore, trials: TrialStore, clock: Clock) -> Trial:
+    """Run one failed or cancelled trial again, from its checkpoint. Any other stays as it is.
+
+    Raises:
+        NotFound: no such trial.
+        StaleRow: its sweep was moved meanwhile; ask again.
+    """
+    trial = trials.trial(trial_id)
+    if trial.state not in (TrialState.FAILED, TrialState.CANCELLED):
+        return trial
+    sweeps.retry(sweeps.sweep(trial.sweep_id), user=user, now=clock.now(), trial_id=trial_id)
+    return trials.trial(trial_id)
+
+
+def find_node(reference: str, nodes: Sequence[Place]) -> Place:
+    """The node that people mean by its name, its address, its id or the beginning of that.
+
+    Raises:
+        NotFound: none, or more than one.
+    """
+    found = [node for node in nodes if reference in (node.node_id, node.name, node.address)]
+    found = found or [node for node in nodes if node.node_id.startswith(reference)]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(f"{node.name} ({node.node_id[:12]})" for node in found or nodes)
+    raise NotFound(f"{'no node' if not found else 'more than one node'} goes by {reference!r}; there are: {there}")

@@ -14,6 +14,7 @@ from enum import Enum
 
 from orchestrator.errors import ClusterError, StaleRow
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
+from orchestrator.places import without
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
 from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
 from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
@@ -69,15 +70,18 @@ def decide(
     """The next step for one sweep; None to wait.
 
     progressed: whether a trial has reported since the driver was started; its loss then counts as the first.
-    A sweep with a driver and without slots is on its way out: it was preempted, and its driver is stopped.
+    A sweep with a driver and without slots is on its way out: it was preempted, and its driver is stopped. One whose
+    open trials are all kept by people is paused until they let one go.
     """
-    open_trials = _open(trials)
+    open_trials, kept = _open(trials), trials.get(T.PAUSED, 0)
     if sweep.wish is Wish.CANCEL:
         return _towards_cancelled(sweep, driver)
     if sweep.state in STARTED and driver is D.DONE and not open_trials:
         return _ended(trials)
     if sweep.wish is Wish.PAUSE:
         return _towards_paused(sweep, driver)
+    if kept and kept == open_trials and not _unproposed(sweep, trials):
+        return _towards_kept(sweep, driver, kept)
     match sweep.state, driver:
         case S.PAUSED, _:
             return Move(S.QUEUED, "resumed on request")
@@ -109,6 +113,12 @@ def _towards_paused(sweep: Sweep, driver: DriverStatus) -> Act | Move | None:
     return Act.STOP
 
 
+def _towards_kept(sweep: Sweep, driver: DriverStatus, kept: int) -> Move | None:
+    if sweep.state is S.QUEUED or (sweep.state in STARTED and driver in (*_GONE, D.DONE)):
+        return Move(S.PAUSED, f"of its trials, {kept} {'is' if kept == 1 else 'are'} open, and paused", losses=0)
+    return None
+
+
 def _ended(trials: Mapping[TrialState, int]) -> Move:
     good = trials.get(T.SUCCEEDED, 0) + trials.get(T.STOPPED, 0)
     bad = trials.get(T.FAILED, 0)
@@ -136,10 +146,14 @@ class Coordinator:
         clock: Clock,
         rules: Rules | None = None,
         confirm: Callable[[], None] = lambda: None,
+        drained: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts."""
+        """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts.
+
+        drained: ids of nodes on which nothing is to run.
+        """
         self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
-        self.rules, self.confirm = rules or Rules(), confirm
+        self.rules, self.confirm, self.drained = rules or Rules(), confirm, drained
         self._explained: datetime | None = None
         self._looked: datetime | None = None
 
@@ -153,7 +167,7 @@ class Coordinator:
             return
         self._stop_strays(sweeps)
         trials = self.store.trial_counts([sweep.id for sweep in sweeps])
-        pool = self.launcher.capacity()
+        pool = without(self.launcher.capacity(), self.drained())
         now = self.clock.now()
         waits = waiting(sweeps, self.store)
         demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, now)
@@ -270,7 +284,7 @@ def strays(sweeps: Sequence[Sweep], launcher: Launcher) -> list[str]:
 def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime, guess_s: float) -> Demand:
     """What a sweep could use now, and what it holds."""
     resources = sweep.spec["resources"]
-    open_trials = _open(trials) + _unproposed(sweep, trials)
+    open_trials = _open(trials) - trials.get(T.PAUSED, 0) + _unproposed(sweep, trials)
     # A sweep whose trials have all ended keeps one place until its driver has closed it; and if that was lost, another
     # driver does.
     useful = max(open_trials, 1)
@@ -286,6 +300,7 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
         cpus=resources["workers"] * resources["cpu"],
         gpus=resources["workers"] * resources["gpu"],
         started=started,
+        pool=resources.get("pool") or "",
         project=sweep.project,
         user=sweep.user,
         open_trials=open_trials,

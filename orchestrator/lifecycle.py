@@ -20,7 +20,10 @@ class SweepState(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial is. STOPPED: ended early by the sweep's own rule, with a valid result."""
+    """Where a trial is.
+
+    PAUSED: a person keeps it out of the queue. STOPPED: ended early by the sweep's own rule, with a valid result.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -76,21 +79,24 @@ TRIAL_MOVES: dict[tuple[TrialState, TrialState], frozenset[Actor]] = {
     (T.PENDING, T.RUNNING): frozenset({A.DRIVER}),
     (T.PENDING, T.STOPPED): frozenset({A.DRIVER}),
     (T.PENDING, T.FAILED): frozenset({A.DRIVER, A.COORDINATOR}),
-    (T.PENDING, T.CANCELLED): frozenset({A.COORDINATOR}),
+    (T.PENDING, T.PAUSED): frozenset({A.USER}),
+    (T.PENDING, T.CANCELLED): frozenset({A.COORDINATOR, A.USER}),
     (T.RUNNING, T.PENDING): frozenset({A.DRIVER, A.COORDINATOR}),  # preempted, or its worker was lost: attempt + 1
-    (T.RUNNING, T.PAUSED): frozenset({A.DRIVER}),
+    (T.RUNNING, T.PAUSED): frozenset({A.DRIVER, A.COORDINATOR}),  # as a person wished
     (T.RUNNING, T.SUCCEEDED): frozenset({A.DRIVER}),
     (T.RUNNING, T.STOPPED): frozenset({A.DRIVER}),
     (T.RUNNING, T.FAILED): frozenset({A.DRIVER, A.COORDINATOR}),
-    (T.RUNNING, T.CANCELLED): frozenset({A.COORDINATOR}),
-    (T.PAUSED, T.RUNNING): frozenset({A.DRIVER}),
-    (T.PAUSED, T.PENDING): frozenset({A.DRIVER, A.COORDINATOR}),
+    (T.RUNNING, T.CANCELLED): frozenset({A.DRIVER, A.COORDINATOR}),
+    (T.PAUSED, T.PENDING): frozenset({A.USER}),
     (T.PAUSED, T.STOPPED): frozenset({A.DRIVER}),
     (T.PAUSED, T.FAILED): frozenset({A.DRIVER, A.COORDINATOR}),
-    (T.PAUSED, T.CANCELLED): frozenset({A.COORDINATOR}),
+    (T.PAUSED, T.CANCELLED): frozenset({A.COORDINATOR, A.USER}),
     (T.FAILED, T.PENDING): frozenset({A.USER}),  # a retry
     (T.CANCELLED, T.PENDING): frozenset({A.USER}),
 }
+
+WISHED = {Wish.RUN: T.PENDING, Wish.PAUSE: T.PAUSED, Wish.CANCEL: T.CANCELLED}
+"""What a trial that does not run becomes by a person's wish."""
 
 # An end is left by a person's retry alone.
 SWEEP_ENDS = frozenset(SweepState) - {before for (before, _), who in SWEEP_MOVES.items() if who != {A.USER}}

@@ -5,13 +5,15 @@ Selectors are Ray's: `big`, `!big`, `in(a, b)`, `!in(a, b)` for the value of a n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
-from orchestrator.records import Place
+from orchestrator.records import Capacity, Place
 from orchestrator.spec.operations import Resources
 from workloads.errors import nearest
 
 POOL_LABEL = "pool"
+"""A node with this label is of that pool alone; nodes without it are the default pool, whose name is empty."""
 
 
 def selectors_of(resources: Resources) -> dict[str, str]:
@@ -27,9 +29,43 @@ def meets(selector: str, value: str | None) -> bool:
     return not found if selector.strip().startswith("!") else found
 
 
+def pools_of(capacity: Capacity) -> dict[str, Capacity]:
+    """What each pool has, by name. Of a cluster whose nodes are not known, all is the default pool's."""
+    if not any(POOL_LABEL in place.labels for place in capacity.places):
+        return {"": capacity}
+    names = {place.labels.get(POOL_LABEL, "") for place in capacity.places}
+    return {
+        name: without(
+            capacity, {place.node_id for place in capacity.places if place.labels.get(POOL_LABEL, "") != name}
+        )
+        for name in sorted(names)
+    }
+
+
+def without(capacity: Capacity, drained: Collection[str]) -> Capacity:
+    """What is left of a cluster without these nodes, by their ids. Free amounts are no more than what is left."""
+    left = tuple(place for place in capacity.places if place.node_id not in drained)
+    if len(left) == len(capacity.places):
+        return capacity
+    cpus, gpus = sum(place.cpus for place in left), sum(place.gpus for place in left)
+    return replace(
+        capacity,
+        cpus=cpus,
+        gpus=gpus,
+        free_cpus=min(capacity.free_cpus, cpus),
+        free_gpus=min(capacity.free_gpus, gpus),
+        nodes=len(left),
+        places=left,
+    )
+
+
 def lacking(resources: Resources, places: Sequence[Place]) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """What no node of the cluster has: (key within `resources`, message, hint), nothing where one node has it all."""
     if not places or any(_has_all(resources, place) for place in places):
+        return
+    if not resources.pool and all(POOL_LABEL in place.labels for place in places):
+        named = ", ".join(sorted({place.labels[POOL_LABEL] for place in places}))
+        yield (), "every node of the cluster is of a named pool.", f"Set `resources.pool` to one of {named}."
         return
     alone = False
     for label, selector in selectors_of(resources).items():
@@ -54,7 +90,8 @@ def lacking(resources: Resources, places: Sequence[Place]) -> Iterator[tuple[tup
 
 def _has_all(resources: Resources, place: Place) -> bool:
     return (
-        all(meets(selector, place.labels.get(label)) for label, selector in selectors_of(resources).items())
+        (resources.pool or "") == place.labels.get(POOL_LABEL, "")
+        and all(meets(selector, place.labels.get(label)) for label, selector in selectors_of(resources).items())
         and (not resources.accelerator or resources.accelerator in place.accelerators)
         and (resources.memory_bytes or 0) <= place.memory_bytes
     )

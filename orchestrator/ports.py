@@ -31,6 +31,7 @@ from orchestrator.records import (
     TrialMark,
     Usage,
     Waits,
+    Wished,
 )
 
 
@@ -117,10 +118,11 @@ class SweepStore(Protocol):
     ) -> Sweep:
         """Write what is not None, with an event for each value that changed. An ended sweep stays as it is."""
 
-    def retry(self, sweep: Sweep, *, user: str, now: datetime) -> Sweep:
+    def retry(self, sweep: Sweep, *, user: str, now: datetime, trial_id: int | None = None) -> Sweep:
         """Make the sweep's FAILED and CANCELLED trials PENDING, as if they had never failed; an ended sweep QUEUED.
 
-        Its wish is to run, its lost drivers are forgotten. Raises StaleRow if somebody else moved it.
+        trial_id: this one alone. The sweep's wish is to run, its lost drivers are forgotten. Raises StaleRow if
+        somebody else moved it.
         """
 
     def wish(self, sweep_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Sweep:
@@ -153,7 +155,7 @@ class Ledger(Protocol):
 
 
 class TrialStore(Protocol):
-    """Trials and their reports. Only a sweep's driver writes here; anybody reads."""
+    """Trials and their reports. Only a sweep's driver writes here, but for what people wish; anybody reads."""
 
     def trial(self, trial_id: int) -> Trial:
         """Raises NotFound."""
@@ -168,7 +170,10 @@ class TrialStore(Protocol):
         """Record trials that a searcher proposed; a number that exists already is returned as it is."""
 
     def requeue_trials(self, sweep_id: int, *, reason: str, now: datetime) -> list[Trial]:
-        """What a new driver does first: RUNNING and PAUSED trials become PENDING again. Returns all open trials."""
+        """What a new driver does first: RUNNING trials become PENDING again, or what a person wished of them.
+
+        Returns all open trials but those that are PAUSED.
+        """
 
     def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
         """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
@@ -201,7 +206,7 @@ class TrialStore(Protocol):
         own_failure: bool = False,
         healthy: Healthy | None = None,
     ) -> Trial:
-        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
+        """Move a trial to `state`: an end, PENDING for another attempt, or PAUSED; with its event and outbox item.
 
         own_failure adds one to `failures`. healthy: what alone counts of its curve from now on.
         """
@@ -226,6 +231,18 @@ class TrialStore(Protocol):
         now: datetime,
     ) -> Trial:
         """RUNNING -> PENDING with another configuration, which is nothing that other sweeps may share."""
+
+    def wish(self, trial_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Trial:
+        """What a person wants of a trial: at once where it does not run, and a word to its driver where it does.
+
+        A trial that has ended stays as it is, and so does one of which that is wished already.
+        """
+
+    def wishes(self, sweep_id: int) -> Mapping[int, Wished]:
+        """By trial, what people want of those that run; nothing of those that are just to run."""
+
+    def waiting(self, sweep_id: int) -> set[int]:
+        """Trials that are PENDING."""
 
     def curve(self, trial_id: int, metric: str, *, attempts: range | None = None) -> list[tuple[int, float]]:
         """(step, value) of the trial's curve, or of some attempts alone; where they overlap, the latest one's value."""
@@ -375,6 +392,19 @@ class LeaseStore(Protocol):
 
     def confirm(self, number: int) -> None:
         """Raises LeaseLost unless this number holds it."""
+
+
+class NodeStore(Protocol):
+    """Nodes on which nothing is to run any more."""
+
+    def drain(self, node_id: str, *, user: str, now: datetime) -> None:
+        """Nothing is to run there. Safe to repeat."""
+
+    def undrain(self, node_id: str) -> None:
+        """It may be used again. Safe to repeat."""
+
+    def drained(self) -> frozenset[str]:
+        """Ids of all of them."""
 
 
 class Pool(Protocol):

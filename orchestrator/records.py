@@ -170,6 +170,14 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wished:
+    """What a person wants of a trial that runs, and why."""
+
+    wish: Wish
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Healthy:
     """The part of a curve that counts after a rewind. until: its last step; None where no part of it does."""
 
@@ -231,11 +239,16 @@ class Links:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One node. accelerators: kinds of GPU, as the cluster names them."""
+    """One node. accelerators: kinds of GPU, as the cluster names them. name, address: for people."""
 
     labels: Mapping[str, str]
     memory_bytes: int
     accelerators: frozenset[str] = frozenset()
+    node_id: str = ""
+    name: str = ""
+    address: str = ""
+    cpus: float = 0.0
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

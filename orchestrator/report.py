@@ -12,9 +12,12 @@ from orchestrator import health
 from orchestrator.access import Role
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState
 from orchestrator.pareto import front
-from orchestrator.records import Event, Sweep, Token, Trial
+from orchestrator.records import Event, Place, Sweep, Token, Trial
 from orchestrator.sealing import SEALED, seal_of
 from orchestrator.spec.operations import Seeds
+
+RAYS_OWN = "ray.io/"
+"""Labels that Ray gives every node."""
 
 
 class Answer(BaseModel):
@@ -158,6 +161,23 @@ class StatusDocument(Answer):
         description="CPUs and GPUs of the cluster; null while it does not answer."
     )
     tracking_backlog: int
+
+
+class NodeDocument(Answer):
+    """One node of the cluster."""
+
+    node_id: str
+    name: str
+    address: str
+    cpus: float
+    gpus: float
+    accelerators: list[str] = Field(description="Kinds of GPU, as Ray names them.")
+    labels: dict[str, str]
+    drained: bool = Field(description="Nothing is to run there.")
+
+
+class NodeList(RootModel[list[NodeDocument]]):
+    """Answer of `orch nodes`."""
 
 
 class MetricEstimate(Answer):
@@ -491,6 +511,20 @@ def _hypothesis(sweep: Sweep, first_events: Sequence[Event]) -> HypothesisDocume
     )
 
 
+def node_document(place: Place, *, drained: bool) -> NodeDocument:
+    """A node."""
+    return NodeDocument(
+        node_id=place.node_id,
+        name=place.name,
+        address=place.address,
+        cpus=place.cpus,
+        gpus=place.gpus,
+        accelerators=sorted(place.accelerators),
+        labels={name: value for name, value in sorted(place.labels.items()) if not name.startswith(RAYS_OWN)},
+        drained=drained,
+    )
+
+
 def event_document(event: Event) -> EventDocument:
     """A line of the audit log."""
     return EventDocument(
@@ -568,12 +602,15 @@ def output_schemas() -> dict[str, Any]:
         **dict.fromkeys(("extend", "fork"), SweepDocument),
         "show TRIAL": TrialDocument,
         "list": SweepList,
-        "cancel": SweepSummary,
-        **dict.fromkeys(("pause", "resume", "retry", "set-priority", "scale"), SweepSummary),
+        **dict.fromkeys(("cancel", "pause", "resume", "retry", "set-priority", "scale"), SweepSummary),
+        **dict.fromkeys(("cancel TRIAL", "pause TRIAL", "resume TRIAL", "retry TRIAL"), TrialDocument),
         "events": EventList,
         "simulate": SimulationDocument,
         "repair": RepairList,
         "status": StatusDocument,
+        "status SWEEP": SweepDocument,
+        "nodes": NodeList,
+        "drain": NodeDocument,
         "token create": NewTokenDocument,
         "token rotate": NewTokenDocument,
         "token revoke": TokenDocument,

@@ -11,7 +11,7 @@ from orchestrator.errors import BadInput, Unreachable
 from orchestrator.forecast import Forecast
 from orchestrator.identity import identity_of
 from orchestrator.matching import Sizer
-from orchestrator.places import lacking
+from orchestrator.places import lacking, pools_of
 from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Pool, SweepStore, TrialStore
 from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
@@ -199,14 +199,17 @@ def submit(
 
 def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:
     complaints = []
+    name = spec.resources.pool or ""
+    pool = pools_of(capacity).get(name, capacity)
+    where = f"pool {name}" if name else "the whole cluster" if pool is capacity else "the default pool"
     for unit, asked, have in (
-        ("gpu", spec.resources.gpu * spec.resources.workers, capacity.gpus),
-        ("cpu", spec.resources.cpu * spec.resources.workers, capacity.cpus),
+        ("gpu", spec.resources.gpu * spec.resources.workers, pool.gpus),
+        ("cpu", spec.resources.cpu * spec.resources.workers, pool.cpus),
     ):
         if asked > have:
             message = (
                 f"a trial asks for {asked:g} {unit.upper()}s ({spec.resources.workers} workers of "
-                f"{getattr(spec.resources, unit):g}), but the whole cluster has {have:g}."
+                f"{getattr(spec.resources, unit):g}), but {where} has {have:g}."
             )
             complaints.append(
                 document.complaint(("resources", unit), message, f"Lower `resources.{unit}` or `workers`.")

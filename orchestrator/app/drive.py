@@ -25,6 +25,6 @@ def drive(sweep_id: int, settings: Settings, attempt: int | None = None) -> int:
             LOG.warning("started for attempt %d of sweep %d, which is at %d: ending", attempt, sweep_id, present)
             return 0
         with SubprocessSizer() as sizer:
-            return run(sweep_id, settings, store.sweeps, store.trials, sizer)
+            return run(sweep_id, settings, store.sweeps, store.trials, store.nodes, sizer)
     finally:
         store.close()

@@ -74,6 +74,7 @@ def serve(
         outbox=store.outbox,
         tokens=store.tokens,
         changes=store.changes,
+        nodes=store.nodes,
         launcher=recent,
         metrics=metrics.text,
         clock=clock,
@@ -90,7 +91,7 @@ def serve(
     own = fenced(store, leadership.number)
     acting = Acting(
         leadership,
-        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm),
+        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm, own.nodes.drained),
         partial(reconcile, own.sweeps, own.outbox, launcher),
         metrics.tick,
     )

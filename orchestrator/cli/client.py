@@ -70,6 +70,19 @@ class Client:
         """Ask for a sweep's end."""
         return self.change(reference, "cancel", user)
 
+    def change_trial(self, trial_id: int, what: str, user: str) -> report.TrialDocument:
+        """Ask for a change of one trial: cancel, pause, resume, retry."""
+        return self._ask(report.TrialDocument, "POST", f"/trials/{trial_id}/{what}", params={"user": user})
+
+    def nodes(self) -> report.NodeList:
+        """What the cluster consists of."""
+        return self._ask(report.NodeList, "GET", "/nodes")
+
+    def drain(self, node: str, user: str, *, undo: bool) -> report.NodeDocument:
+        """Have trials leave a node, or let it be used again."""
+        path = f"/nodes/{_part(node)}/{'undrain' if undo else 'drain'}"
+        return self._ask(report.NodeDocument, "POST", path, params={} if undo else {"user": user})
+
     def extend(self, reference: str, trial_id: int | None, steps: int, user: str) -> report.SweepDocument:
         """Train one trial further, or a sweep's."""
         path = f"/sweeps/{_part(reference)}" if trial_id is None else f"/trials/{trial_id}"

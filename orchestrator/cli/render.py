@@ -90,6 +90,36 @@ def events(found: Sequence[report.EventDocument]) -> Table:
     return table
 
 
+def nodes(found: Sequence[report.NodeDocument]) -> Table:
+    """`orch nodes`."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NODE", "ID", "ADDRESS", "CPUS", "GPUS", "LABELS", ""):
+        table.add_column(heading, justify="right" if heading in ("CPUS", "GPUS") else "left")
+    for each in found:
+        labels = ", ".join(f"{name}={value}" for name, value in each.labels.items())
+        gpus = f"{each.gpus:g}" + (f" {', '.join(each.accelerators)}" if each.accelerators else "")
+        table.add_row(
+            each.name, each.node_id[:12], each.address, f"{each.cpus:g}", gpus, labels,
+            "drained" if each.drained else "",
+        )  # fmt: skip
+    return table
+
+
+def reasons(document: report.SweepDocument) -> Table:
+    """`orch status SWEEP`: why it is where it is, and why each trial is that has no result."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "STATE", "WHY"):
+        table.add_column(heading, no_wrap=heading != "WHY", overflow="fold")
+    where = f"{document.reason or counts(document.trial_states)}"
+    table.add_row(f"sweep {document.sweep_id}", state(document.state), where)
+    for trial in document.trials:
+        waits = f"waits for one of the sweep's {document.slots} slots" if document.slots else "waits with its sweep"
+        why = trial.reason or (waits if trial.state == "pending" else "")
+        if why:
+            table.add_row(f"trial t{trial.trial_id}", state(trial.state), why)
+    return table
+
+
 def counts(states: dict[str, int]) -> str:
     """`3 succeeded, 1 running`."""
     order = list(COLOURS)

@@ -57,13 +57,24 @@ def down() -> int:
     return ExitCode.OK
 
 
-def status(format: FormatOption = Format.TABLE) -> int:
-    """Addresses, the cluster's size, and how many sweeps are where.
+def status(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Why this sweep and its trials are where they are.")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Addresses, the cluster's size, and how many sweeps are where; of a sweep, why it waits or was stopped.
 
-    Example:
+    Examples:
 
-      orch status --format json
+      orch status
+
+      orch status quickstart
     """
+    if sweep is not None:
+        found = connect().sweep(sweep)
+        render.print_json(found) if format is Format.JSON else render.out.print(render.reasons(found))
+        return ExitCode.OK
     document = connect().status()
     if format is Format.JSON:
         render.print_json(document)

@@ -1,4 +1,4 @@
-"""Commands on sweeps: submit, validate, plan, list, show, watch, cancel."""
+"""Commands on sweeps: submit, validate, plan, list, show, watch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def register(app: typer.Typer) -> None:
     add(app, list_sweeps, "list")
     add(app, show)
     add(app, watch)
-    add(app, cancel)
 
 
 def submit(
@@ -203,25 +202,6 @@ def watch(sweep: SweepArgument) -> int:
     client = connect()
     ended = follow.until_over(client, client.sweep(sweep).sweep_id)
     return ExitCode.OK if ended.state is SweepState.SUCCEEDED else ExitCode.WORK_FAILED
-
-
-def cancel(sweep: SweepArgument, format: FormatOption = Format.TABLE) -> int:
-    """End a sweep. Trials that finished keep their results; cancelling twice is the same as once.
-
-    Example:
-
-      orch cancel quickstart
-    """
-    summary = connect().cancel(sweep, user_name())
-    if format is Format.JSON:
-        render.print_json(summary)
-    elif summary.state in (SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED):
-        render.say(f"sweep {summary.sweep_id} ({summary.name}) has ended already: {summary.state}")
-    else:
-        render.say(
-            f"sweep {summary.sweep_id} ({summary.name}) will be cancelled; follow it: orch watch {summary.sweep_id}"
-        )
-    return ExitCode.OK
 
 
 def trial_number(reference: str) -> int | None:

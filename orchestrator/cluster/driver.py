@@ -19,6 +19,7 @@ from orchestrator.cluster import groups, guards, logpolicies, origin, propose, r
 from orchestrator.cluster.directories import Directories
 from orchestrator.cluster.messages import Command
 from orchestrator.cluster.patience import patient
+from orchestrator.cluster.people import People
 from orchestrator.cluster.population import Population
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.seeds import SeedGroups
@@ -26,7 +27,7 @@ from orchestrator.cluster.trainable import SweepTrial
 from orchestrator.cluster.watch import Bounds
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, TrialState
 from orchestrator.matching import Sizer
-from orchestrator.ports import SweepStore, TrialStore
+from orchestrator.ports import NodeStore, SweepStore, TrialStore
 from orchestrator.records import Sweep, Trial
 from orchestrator.settings import Settings
 from orchestrator.spec.model import POPULATION, SweepSpec
@@ -52,7 +53,14 @@ RAY_DEFAULTS = {
 }
 
 
-def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStore, sizer: Sizer | None = None) -> int:
+def drive(
+    sweep_id: int,
+    settings: Settings,
+    sweeps: SweepStore,
+    rows: TrialStore,
+    nodes: NodeStore,
+    sizer: Sizer | None = None,
+) -> int:
     """Run the sweep's open trials to their ends.
 
     Args:
@@ -86,7 +94,7 @@ def drive(sweep_id: int, settings: Settings, sweeps: SweepStore, rows: TrialStor
     # After ray.init, whose own handler would take its place
     signal.signal(signal.SIGTERM, lambda *_: halt.call(ASKED))
     try:
-        _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, halt, sizer)
+        _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, nodes, halt, sizer)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
     finally:
@@ -105,6 +113,7 @@ def _run(
     resources: TrialResources,
     source: origin.Origin,
     limits: guards.Limits,
+    nodes: NodeStore,
     halt: _Halt,
     sizer: Sizer | None,
 ) -> None:
@@ -128,9 +137,11 @@ def _run(
         now = sweeps.sweep(sweep.id)
         if now.attempt != sweep.attempt or now.state in SWEEP_ENDS:
             halt.call(SUPERSEDED)
+        pool.stay_off(nodes.drained())
         return min(now.slots, queue.unfinished)
 
     rule = _rule(sweep, proposals, rows, directories, sizer)
+    people = People(sweep.id, rows, nodes)
     queue = search.SqlTrials(
         # A population's members take turns: those behind come first
         sorted(trials, key=lambda trial: trial.step) if isinstance(rule, Population) else trials,
@@ -140,6 +151,8 @@ def _run(
         proposals=proposals,
         added=lambda trial: rule.add(trial),
         exhausted=limits.exhausted,
+        waiting=people.waiting,
+        take_up=lambda trial_id: scheduler.take_up(trial_id),
     )
     storage = settings.storage / "sweeps" / str(sweep.id)
     pool = groups.Pool(
@@ -166,6 +179,7 @@ def _run(
         again=queue.put_back,
         stop_if=guards.StopIf(sweep, rows, directories.checkpoints),
         limits=limits,
+        people=people,
     )
     with pool:
         tune.run(
@@ -240,7 +254,8 @@ def _close(sweep_id: int, rows: TrialStore, why: str) -> int:
     # What still runs is put back by the coordinator, which does the same for a driver that had no time for last words
     if why == ASKED:
         return ASKED_TO_STOP
-    left = [trial for trial in rows.trials(sweep_id) if trial.state not in TRIAL_ENDS]
+    kept = TRIAL_ENDS | {TrialState.PAUSED}
+    left = [trial for trial in rows.trials(sweep_id) if trial.state not in kept]
     if left:
         LOG.error("%s: trials without an end: %s", why or "unexpected", ", ".join(str(trial.id) for trial in left))
     return ENDED_NOT_ALL if left else ENDED_ALL

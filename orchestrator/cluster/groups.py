@@ -23,6 +23,7 @@ from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.watch import Bounds
 from orchestrator.cluster.worker import serve
+from orchestrator.places import POOL_LABEL
 
 LOG = logging.getLogger(__name__)
 LOOK_AT_ALLOTMENT_S = 1.0
@@ -55,6 +56,7 @@ class Pool:
         self._config, self._mailbox, self._wanted, self._give_up = config, mailbox, wanted, give_up
         self._groups: dict[str, threading.Thread] = {}
         self.left: set[str] = set()
+        self._drained: frozenset[str] = frozenset()
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
         self.size = 0
@@ -78,6 +80,17 @@ class Pool:
         """No group stays on, or comes to, the node of this id."""
         self.left.add(node)
         ray.get(self._mailbox.leave.remote(node))
+
+    def stay_off(self, drained: frozenset[str]) -> None:
+        """The nodes that are drained now: those are left, and those that no longer are may be used again."""
+        if drained == self._drained:
+            return
+        LOG.info("pool: drained nodes are now %s", ", ".join(sorted(drained)) or "none")
+        for node in drained - self.left:
+            ray.get(self._mailbox.leave.remote(node))
+        for node in self._drained - drained - self.left:
+            ray.get(self._mailbox.come_back.remote(node))
+        self._drained = drained
 
     def _follow(self) -> None:
         while not self._closing.wait(LOOK_AT_ALLOTMENT_S):
@@ -123,7 +136,7 @@ class Pool:
         return _LeanTrainer(
             serve,
             train_loop_config={"mailbox": self._mailbox, "slot": slot, "bounds": self._config.bounds},
-            scaling_config=self._config.resources.scaling(self.left),
+            scaling_config=self._config.resources.scaling(self.left | self._drained, _named_pools()),
             run_config=RunConfig(
                 name=f"{self._config.name}-{slot}",
                 storage_path=str(self._config.storage),
@@ -154,6 +167,10 @@ class _TellLoss(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         said = "; ".join(f"rank {rank}: {_first_line(error)}" for rank, error in sorted(worker_exceptions.items()))
         ray.get(self._mailbox.lost.remote(self._slot, f"its workers were lost ({said})"))
+
+
+def _named_pools() -> set[str]:
+    return {node["Labels"][POOL_LABEL] for node in ray.nodes() if node["Alive"] and POOL_LABEL in node["Labels"]}
 
 
 def _first_line(error: Exception) -> str:

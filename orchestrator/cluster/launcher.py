@@ -197,7 +197,16 @@ def _place(node: Mapping[str, Any]) -> Place:
     total = node["resources_total"]
     kinds = {name.removeprefix(KIND_OF_GPU) for name in total if name.startswith(KIND_OF_GPU)}
     memory = int(total.get("memory", 0))
-    return Place(labels=dict(node.get("labels") or {}), memory_bytes=memory, accelerators=frozenset(kinds))
+    return Place(
+        labels=dict(node.get("labels") or {}),
+        memory_bytes=memory,
+        accelerators=frozenset(kinds),
+        node_id=node["node_id"],
+        name=node.get("node_name") or node["node_id"][:12],
+        address=node.get("node_ip") or "",
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+    )
 
 
 def _is_missing(refusal: RuntimeError) -> bool:

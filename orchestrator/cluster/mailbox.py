@@ -94,6 +94,10 @@ class Mailbox:
             self._retire_from(slot)
         await self._tell()
 
+    async def come_back(self, node: str) -> None:
+        """Groups that turn up on this node may stay."""
+        self._left.discard(node)
+
     async def open(self, name: str, workers: int) -> None:
         """A group of `workers` is being started under this name."""
         self._slots[name] = _Slot(name, workers)

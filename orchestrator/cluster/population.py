@@ -145,7 +145,9 @@ class Population:
     def moved(self, trial: Trial) -> None:
         """The trial has another state."""
         running = TuneTrial.RUNNING if trial.state is TrialState.RUNNING else TuneTrial.PENDING
-        self._members[trial.id].status = TuneTrial.TERMINATED if trial.state in TRIAL_ENDS else running
+        # Nobody waits for a member that a person paused
+        away = trial.state in TRIAL_ENDS or trial.state is TrialState.PAUSED
+        self._members[trial.id].status = TuneTrial.TERMINATED if away else running
         self._trials[trial.id] = trial
 
     def report(self, trial: Trial, step: int, value: float) -> Stop | Turn | None:

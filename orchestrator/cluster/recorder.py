@@ -15,12 +15,14 @@ from orchestrator.aggregate import Aggregate
 from orchestrator.cluster.guards import Limits, StopIf
 from orchestrator.cluster.logpolicies import LEFT, Finding, LogPolicies
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
+from orchestrator.cluster.people import People
 from orchestrator.cluster.population import Population, Turn
 from orchestrator.cluster.search import row_id, steps_of
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import HAPPENING
+from orchestrator.errors import IllegalMove
 from orchestrator.identity import identity_of
-from orchestrator.lifecycle import TrialState
+from orchestrator.lifecycle import WISHED, TrialState
 from orchestrator.ports import Clock, TrialStore
 from orchestrator.records import DATA_CHECKSUM, Healthy, Report, Sweep, Trial
 from orchestrator.spec.condition import stored
@@ -54,18 +56,36 @@ class Recorder:
         self._trials = {trial.id: trial for trial in trials}
         self._losses: dict[int, int] = {}
         self._identified: set[int] = set()
+        self._nodes: dict[int, frozenset[str]] = {}
 
     def trial(self, trial_id: int) -> Trial:
         """As last written."""
         return self._trials[trial_id]
 
-    def started(self, trial_id: int, started: Started) -> None:
-        """A slot was leased to it."""
-        trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
+    def take_up(self, trial_id: int) -> Trial:
+        """A person put it back into the queue."""
+        trial = self._trials[trial_id] = self._store.trial(trial_id)
+        self._losses.pop(trial_id, None)
+        return trial
+
+    def started(self, trial_id: int, started: Started) -> bool:
+        """A slot was leased to it. Whether it starts: meanwhile a person may have taken it out of the queue."""
+        try:
+            trial = self._trials[trial_id] = self._store.start_trial(trial_id, now=self._clock.now())
+        except IllegalMove as refusal:
+            self._trials[trial_id] = self._store.trial(trial_id)
+            LOG.info("trial %d is not started: %s", trial_id, refusal)
+            return False
+        self._nodes[trial_id] = frozenset(started.nodes)
         self._identified.discard(trial_id)
         self._limits.started(trial_id)
         self._policies.started(trial, started.nodes)
         LOG.info("trial %d starts, attempt %d, on %s", trial_id, trial.attempt, started.where)
+        return True
+
+    def nodes(self, trial_id: int) -> frozenset[str]:
+        """Ids of the nodes of its workers."""
+        return self._nodes.get(trial_id, frozenset())
 
     def reported(self, trial_id: int, reported: Reported) -> None:
         """A row of its curve."""
@@ -208,12 +228,13 @@ class RecordingScheduler(FIFOScheduler):
         stop_if: StopIf,
         limits: Limits,
         again: Callable[[Trial], None] = lambda _: None,
+        people: People | None = None,
     ) -> None:
         """free_slot: tells the mailbox that a trial needs its slot no longer. again: gets a trial that waits anew."""
         super().__init__()
         self._rule, self._recorder, self._sweep = rule, recorder, sweep
         self._stop_if, self._limits = stop_if, limits
-        self._free_slot, self._again = free_slot, again
+        self._free_slot, self._again, self._people = free_slot, again, people
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The rule was made with them."""
@@ -224,9 +245,9 @@ class RecordingScheduler(FIFOScheduler):
         trial_id, happening = row_id(trial.trial_id), result[HAPPENING]
         match happening:
             case Started():
-                self._recorder.started(trial_id, happening)
+                starts = self._recorder.started(trial_id, happening)
                 self._rule.moved(self._recorder.trial(trial_id))
-                return self.CONTINUE
+                return str(self.CONTINUE if starts else self.STOP)
             case Reported():
                 return self._on_report(trial_id, happening)
             case Ended(outcome=Outcome.DONE):
@@ -260,11 +281,30 @@ class RecordingScheduler(FIFOScheduler):
             self._rule.moved(self._recorder.trial(trial_id))
             self._again(self._recorder.trial(trial_id))
             return str(self.STOP)
-        reason = told.reason if told is not None else self._limits.used_up()
         # With no step left to save, what it reached counts as reached
-        if not reason or reported.step >= steps_of(trial):
+        if reported.step >= steps_of(trial):
             return str(self.CONTINUE)
-        return self._end(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+        if reason := told.reason if told is not None else self._limits.used_up():
+            return self._end(trial_id, TrialState.STOPPED, reason, reported.checkpoint)
+        return self._as_people_want(trial_id, reported)
+
+    def take_up(self, trial_id: int) -> Trial:
+        """A person put it back into the queue."""
+        trial = self._recorder.take_up(trial_id)
+        self._rule.moved(trial)
+        return trial
+
+    def _as_people_want(self, trial_id: int, reported: Reported) -> str:
+        if self._people is None:
+            return str(self.CONTINUE)
+        if wished := self._people.wish(trial_id):
+            return self._end(trial_id, WISHED[wished.wish], wished.reason, reported.checkpoint)
+        if left := self._people.drained() & self._recorder.nodes(trial_id):
+            reason = f"its node {min(left)[:12]} is drained; it goes on elsewhere"
+            decision = self._end(trial_id, TrialState.PENDING, reason, reported.checkpoint)
+            self._again(self._recorder.trial(trial_id))
+            return decision
+        return str(self.CONTINUE)
 
     def _end(self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, **how: Any) -> str:
         self._recorder.ended(trial_id, state, reason, checkpoint, **how)

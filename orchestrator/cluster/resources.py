@@ -59,10 +59,15 @@ class TrialResources:
             )
         return found
 
-    def scaling(self, excluded: Collection[str] = ()) -> ScalingConfig:
-        """As Ray Train takes them. excluded: ids of nodes that no worker may run on."""
+    def scaling(self, excluded: Collection[str] = (), named_pools: Collection[str] = ()) -> ScalingConfig:
+        """As Ray Train takes them.
+
+        excluded: ids of nodes that no worker may run on. named_pools: left to those that name them.
+        """
         amounts = (("CPU", self.cpu), ("GPU", self.gpu), ("memory", self.memory))
         selectors = dict(self.selectors)
+        if named_pools:
+            selectors.setdefault(POOL_LABEL, f"!in({', '.join(sorted(named_pools))})")
         if excluded:
             selectors.setdefault(NODE_LABEL, f"!in({', '.join(sorted(excluded))})")
         return ScalingConfig(

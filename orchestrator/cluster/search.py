@@ -56,18 +56,24 @@ class SqlTrials(SearchAlgorithm):
         proposals: Proposals | None = None,
         added: Callable[[Trial], None] = lambda _: None,
         exhausted: Callable[[], str] = str,
+        waiting: Callable[[], frozenset[int]] | None = None,
+        take_up: Callable[[int], Trial] | None = None,
     ) -> None:
         """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets.
 
         exhausted: why no further trial may start; "" while one may.
 
         proposals: where trials come from once those that were planned are handed out. added: is told of each.
+
+        waiting: what the record says waits, which people change. take_up: a trial that they put back.
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
         self._turns: Counter[int] = Counter()
         self._proposals, self._added = proposals, added
         self._room, self._halted, self._config_of, self._exhausted = room, halted, config_of, exhausted
+        self._on_record, self._take_up = waiting, take_up
+        self._seen: frozenset[int] | None = None
         self._spec: dict[str, Any] = {}
 
     @property
@@ -88,6 +94,7 @@ class SqlTrials(SearchAlgorithm):
 
     def next_trial(self) -> TuneTrial | None:
         """A trial to start now, or None."""
+        self._follow_people()
         if self.is_finished() or len(self._running) >= self._room():
             return None
         if not self._waiting and self._proposals:
@@ -125,8 +132,22 @@ class SqlTrials(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether nothing more will be handed out."""
+        self._follow_people()
         nothing_left = not self._waiting and not (self._proposals and self._proposals.left)
         return bool(self._finished) or nothing_left or self._halted() or bool(self._exhausted())
+
+    def _follow_people(self) -> None:
+        """What they paused or cancelled leaves the queue, and what they put back comes into it."""
+        if self._on_record is None or self._take_up is None:
+            return
+        waiting = self._on_record()
+        if waiting is self._seen:
+            return
+        self._seen = waiting
+        for trial in [trial for trial in self._waiting if trial.id not in waiting]:
+            self._waiting.remove(trial)
+        known = {trial.id for trial in (*self._waiting, *self._running.values())}
+        self._waiting.extend(self._take_up(trial_id) for trial_id in sorted(waiting - known))
 
 
 class RunAll(FIFOScheduler):

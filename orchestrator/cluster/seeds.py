@@ -64,9 +64,11 @@ class SeedGroups:
         self._members[trial.config_hash].add(trial.id)
 
     def moved(self, trial: Trial) -> None:
-        """The trial has another state. Where it ended early, the others of its configuration no longer wait for it."""
-        if trial.state in (TrialState.FAILED, TrialState.STOPPED, TrialState.CANCELLED):
+        """The trial has another state. Where it gave up, the others of its configuration no longer wait for it."""
+        if trial.state in (TrialState.FAILED, TrialState.STOPPED, TrialState.CANCELLED, TrialState.PAUSED):
             self._members[trial.config_hash].discard(trial.id)
+        elif trial.state is TrialState.PENDING:
+            self._members[trial.config_hash].add(trial.id)
 
     def report(self, trial: Trial, step: int, value: float) -> Stop | None:
         """Whether the trial is to stop at this report."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.places import pools_of
 from orchestrator.policy.admission import admit
 from orchestrator.policy.demand import Account, Allotment, Demand, Rules
 from orchestrator.policy.division import divide
@@ -20,13 +21,16 @@ from orchestrator.records import Capacity
 __all__ = ["Account", "Allotment", "Demand", "Rules", "allot", "averaged"]
 
 
+NOTHING = Capacity(cpus=0, gpus=0, free_cpus=0, free_gpus=0, nodes=0)
+
+
 def allot(
     demands: Sequence[Demand],
     pool: Capacity,
     usage: Mapping[Account, float] | None = None,
     rules: Rules | None = None,
 ) -> dict[int, Allotment]:
-    """Slots for every sweep, and for each without any the reason in one sentence.
+    """Slots for every sweep, and for each without any the reason in one sentence. Each named pool is divided by itself.
 
     Args:
         demands: in order of age, oldest first.
@@ -37,6 +41,19 @@ def allot(
     to one of higher priority; every sweep is served in the end, as long as trials end.
     """
     rules = rules or Rules()
-    division = divide(demands, pool, usage or {}, rules)
+    pools = pools_of(pool)
+    members: dict[str, list[Demand]] = {}
+    for demand in demands:
+        members.setdefault(demand.pool, []).append(demand)
+    found: dict[int, Allotment] = {}
+    for name, some in members.items():
+        found |= _allot_one(some, pools.get(name, NOTHING), usage or {}, rules)
+    return found
+
+
+def _allot_one(
+    demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, float], rules: Rules
+) -> dict[int, Allotment]:
+    division = divide(demands, pool, usage, rules)
     admission = admit(demands, pool, division, rules)
     return explain(demands, pool, division, admission, rules)

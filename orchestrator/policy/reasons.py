@@ -58,6 +58,7 @@ class _Sentences:
             for amount, unit in ((demand.cpus, "CPU"), (demand.gpus, "GPU"))
             if amount
         )
+        needs += f" of pool {demand.pool}" if demand.pool else ""
         pool, free, head = self._pool, self._admission.free, self._admission.head
         if not Room(pool.cpus, pool.gpus).fits(demand):
             return f"waits for {needs}; the whole pool has {_amounts(pool.cpus, pool.gpus, pool)}"

@@ -111,7 +111,11 @@ class Resources(Words):
         None,
         description='Memory a worker, "16GB": what a node must have to give; a trial that takes more is ended.',
     )
-    pool: Selector | None = Field(None, description="Only on nodes with the Ray label `pool` of this value.")
+    pool: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="On nodes with the Ray label `pool` of this value; left out: on nodes without that label.",
+    )
     accelerator: str | None = Field(None, min_length=1, description="Only on this kind of GPU, as Ray names it: A100.")
     labels: dict[str, Selector] = Field(
         default_factory=dict, description='Only on nodes whose Ray labels match: {region: "in(eu, us)", disk: "!hdd"}.'

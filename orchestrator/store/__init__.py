@@ -12,6 +12,7 @@ from orchestrator.ports import (
     Figures,
     LeaseStore,
     Ledger,
+    NodeStore,
     Outbox,
     SweepStore,
     TokenStore,
@@ -25,6 +26,7 @@ from orchestrator.store.figures import SqlFigures
 from orchestrator.store.lease import SqlLease
 from orchestrator.store.ledger import SqlLedger
 from orchestrator.store.migrate import upgrade
+from orchestrator.store.nodes import SqlNodes
 from orchestrator.store.outbox import SqlOutbox
 from orchestrator.store.sweeps import SqlSweeps
 from orchestrator.store.tokens import SqlTokens
@@ -48,6 +50,7 @@ class Store:
     changes: Changes
     deliveries: Deliveries
     figures: Figures
+    nodes: NodeStore
 
     def close(self) -> None:
         """Give all connections back."""
@@ -87,4 +90,5 @@ def _on(database: Database) -> Store:
         changes=SqlChanges(database),
         deliveries=SqlDeliveries(database),
         figures=SqlFigures(database),
+        nodes=SqlNodes(database),
     )

@@ -189,6 +189,26 @@ trial = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# What people want of a trial that runs; its driver takes it up at the next report.
+trial_wish = sa.Table(
+    "trial_wish",
+    metadata,
+    sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE"), primary_key=True),
+    _choice("wish", Wish),
+    sa.Column("reason", Prose, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Nodes on which nothing is to run any more, by the cluster's own ids.
+drained = sa.Table(
+    "drained",
+    metadata,
+    sa.Column("node_id", sa.Text, primary_key=True),
+    sa.Column("by", Prose, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # changed: JSON, name to [before, after].
 perturbation = sa.Table(
     "perturbation",

@@ -117,7 +117,7 @@ class SqlSweeps:
 
         QUEUED -> STARTING adds one to `attempt` and writes `slots`; back to QUEUED, PAUSED or an end gives the slots
         back. `losses` is written where given; time in the queue is added up when it is left. A move to QUEUED or PAUSED
-        makes the trials that its driver left RUNNING or PAUSED wait again. A move to an end closes the trials that are
+        makes the trials that its driver left RUNNING wait again. A move to an end closes the trials that are
         still open (CANCELLED for a cancelled sweep, FAILED otherwise, with the reason). The outbox is told of starts,
         and of the ends of what had started.
         Raises StaleRow if somebody else moved it, IllegalMove if the table has no such move.
@@ -195,10 +195,11 @@ class SqlSweeps:
             )
             return _load_one(connection, sweep_id)
 
-    def retry(self, sweep: Sweep, *, user: str, now: datetime) -> Sweep:
+    def retry(self, sweep: Sweep, *, user: str, now: datetime, trial_id: int | None = None) -> Sweep:
         """Make the sweep's FAILED and CANCELLED trials PENDING, as if they had never failed; an ended sweep QUEUED.
 
-        Its wish is to run, its lost drivers are forgotten. Raises StaleRow if somebody else moved it.
+        trial_id: this one alone. The sweep's wish is to run, its lost drivers are forgotten. Raises StaleRow if
+        somebody else moved it.
         """
         reason = f"retried by {user}"
         values: dict[str, Any] = {"version": sweep.version + 1, "wish": Wish.RUN, "losses": 0, "reason": reason}
@@ -212,6 +213,7 @@ class SqlSweeps:
             if not connection.execute(guarded.values(values)).rowcount:
                 raise _stale(sweep, _load_one(connection, sweep.id), SweepState.QUEUED)
             rows = lock_trials(connection, sweep.id, (TrialState.FAILED, TrialState.CANCELLED))
+            rows = [row for row in rows if trial_id in (None, row.id)]
             moved = move_trials(
                 connection, rows, TrialState.PENDING, actor=Actor.USER, reason=reason, now=now, failures=0
             )

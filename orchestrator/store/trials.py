@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from orchestrator import health
 from orchestrator.errors import IllegalMove, NotFound
-from orchestrator.lifecycle import TRIAL_ENDS, Actor, TrialState, check_trial_move
-from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial
+from orchestrator.lifecycle import TRIAL_ENDS, WISHED, Actor, TrialState, Wish, check_trial_move
+from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial, Wished
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
@@ -74,14 +74,14 @@ class SqlTrials:
         return [by_number[number] for number in numbers]
 
     def requeue_trials(self, sweep_id: int, *, reason: str, now: datetime) -> list[Trial]:
-        """What a new driver does first: every RUNNING or PAUSED trial becomes PENDING again.
+        """What a new driver does first: every RUNNING trial becomes PENDING again, or what a person wished of it.
 
-        Returns all open trials.
+        Returns all open trials but those that are PAUSED.
         """
         with self._database.write() as connection:
             _expect_sweep(connection, sweep_id)
             audit.write_events(connection, put_back(connection, sweep_id, actor=Actor.DRIVER, reason=reason, now=now))
-            ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id, t.trial.c.state.in_(OPEN))
+            ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id == sweep_id, t.trial.c.state == TrialState.PENDING)
             return sorted(load_trials(connection, ids), key=lambda trial: trial.number)
 
     def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
@@ -156,12 +156,12 @@ class SqlTrials:
         own_failure: bool = False,
         healthy: Healthy | None = None,
     ) -> Trial:
-        """Move a trial to `state` (an end, or PENDING for another attempt), with its event and an end's outbox item.
+        """Move a trial to `state`: an end, PENDING for another attempt, or PAUSED; with its event and outbox item.
 
         own_failure adds one to `failures`. healthy: what alone counts of its curve. Raises NotFound, IllegalMove.
         """
-        if state not in TRIAL_ENDS | {TrialState.PENDING}:
-            raise IllegalMove(f"end_trial moves a trial to an end or back to {TrialState.PENDING}, not to {state}")
+        if state is TrialState.RUNNING:
+            raise IllegalMove(f"end_trial does not move a trial to {state}")
         with self._database.write() as connection:
             row = _lock_trial(connection, trial_id)
             changes: dict[str, Any] = {"failures": row.failures + own_failure}
@@ -221,6 +221,38 @@ class SqlTrials:
             _insert_params(connection, {trial_id: params})
             audit.write_events(connection, events)
             return _load_one(connection, trial_id)
+
+    def wish(self, trial_id: int, wish: Wish, *, user: str, reason: str, now: datetime) -> Trial:
+        """What a person wants of a trial: at once where it does not run, and a word to its driver where it does.
+
+        A trial that has ended stays as it is, and so does one of which that is wished already. Raises NotFound.
+        """
+        with self._database.write() as connection:
+            row = _lock_trial(connection, trial_id)
+            if row.state is TrialState.RUNNING:
+                events = _wish_of_running(connection, row, wish, user=user, reason=reason, now=now)
+            elif row.state in (*TRIAL_ENDS, WISHED[wish]):
+                events = []
+            else:
+                events = move_trials(connection, [row], WISHED[wish], actor=Actor.USER, reason=reason, now=now)
+                if WISHED[wish] in TRIAL_ENDS and row.attempt:
+                    item = ended_item(row, WISHED[wish], reason=reason, now=now)
+                    audit.write_outbox(connection, [item])
+            audit.write_events(connection, [event | {"actor": user} for event in events])
+            return _load_one(connection, trial_id)
+
+    def wishes(self, sweep_id: int) -> Mapping[int, Wished]:
+        """By trial, what people want of those that run; nothing of those that are just to run."""
+        with self._database.read() as connection:
+            rows = connection.execute(_wishes(sweep_id))
+            return {row.trial_id: Wished(wish=row.wish, reason=row.reason) for row in rows}
+
+    def waiting(self, sweep_id: int) -> set[int]:
+        """Trials that are PENDING."""
+        c = t.trial.c
+        query = sa.select(c.id).where(c.sweep_id == sweep_id, c.state == TrialState.PENDING)
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def curve(self, trial_id: int, metric: str, *, attempts: range | None = None) -> list[tuple[int, float]]:
         """(step, value) of the trial's curve, or of some attempts alone; where they overlap, the latest one's value."""
@@ -302,7 +334,10 @@ def move_trials(
     if to is TrialState.RUNNING:
         values["started_at"] = sa.func.coalesce(t.trial.c.started_at, sa.bindparam("now", now, t.UtcTime))
     if rows:
-        connection.execute(sa.update(t.trial).where(t.trial.c.id.in_([row.id for row in rows])).values(values))
+        ids = [row.id for row in rows]
+        connection.execute(sa.update(t.trial).where(t.trial.c.id.in_(ids)).values(values))
+        if to is not TrialState.RUNNING:
+            connection.execute(sa.delete(t.trial_wish).where(t.trial_wish.c.trial_id.in_(ids)))
     return [
         audit.event(row.sweep_id, actor, f"{row.state} -> {to}", reason=reason, now=now, trial_id=row.id)
         for row in rows
@@ -312,9 +347,21 @@ def move_trials(
 def put_back(
     connection: sa.Connection, sweep_id: int, *, actor: Actor, reason: str, now: datetime
 ) -> list[dict[str, Any]]:
-    """Make the trials that a driver left RUNNING or PAUSED wait for the next one. Returns the events to write."""
-    left = lock_trials(connection, sweep_id, (TrialState.RUNNING, TrialState.PAUSED))
-    return move_trials(connection, left, TrialState.PENDING, actor=actor, reason=reason, now=now)
+    """Make the trials that a driver left RUNNING wait for the next one, or what a person wished of them.
+
+    Returns the events to write.
+    """
+    left = lock_trials(connection, sweep_id, (TrialState.RUNNING,))
+    wishes = {row.trial_id: row for row in connection.execute(_wishes(sweep_id))} if left else {}
+    plain = [row for row in left if row.id not in wishes]
+    events = move_trials(connection, plain, TrialState.PENDING, actor=actor, reason=reason, now=now)
+    for row in left:
+        if (wished := wishes.get(row.id)) is not None:
+            to = WISHED[wished.wish]
+            events += move_trials(connection, [row], to, actor=actor, reason=wished.reason, now=now)
+            if to in TRIAL_ENDS:
+                audit.write_outbox(connection, [ended_item(row, to, reason=wished.reason, now=now)])
+    return events
 
 
 def ended_item(row: AnyRow, state: TrialState, *, reason: str, now: datetime) -> dict[str, Any]:
@@ -393,6 +440,24 @@ def _trial(
         score=row.score,
         perturbations=perturbations,
     )
+
+
+def _wishes(sweep_id: int) -> sa.Select[Any]:
+    return sa.select(t.trial_wish).join(t.trial).where(t.trial.c.sweep_id == sweep_id)
+
+
+def _wish_of_running(
+    connection: sa.Connection, row: AnyRow, wish: Wish, *, user: str, reason: str, now: datetime
+) -> list[dict[str, Any]]:
+    """Tell the driver. Returns the events to write."""
+    c = t.trial_wish.c
+    before = connection.execute(sa.select(c.wish).where(c.trial_id == row.id)).scalar_one_or_none() or Wish.RUN
+    if before is wish:
+        return []
+    connection.execute(sa.delete(t.trial_wish).where(c.trial_id == row.id))
+    if wish is not Wish.RUN:
+        connection.execute(sa.insert(t.trial_wish).values(trial_id=row.id, wish=wish, reason=reason))
+    return [audit.event(row.sweep_id, user, f"asked to {wish}", reason=reason, now=now, trial_id=row.id)]
 
 
 def _load_one(connection: sa.Connection, trial_id: int) -> Trial:

@@ -13,6 +13,7 @@ from orchestrator.records import Sweep
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web.auth import Submitter
 from orchestrator.web.errors import answers
+from orchestrator.web.results import TrialId
 from orchestrator.web.service import Service
 from orchestrator.web.sweeps import Reference
 
@@ -82,5 +83,44 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         """Change how many trials a sweep may run at once."""
         user = who.acting_for(user)
         return summary(control.scale(number(who, reference), body.slots, user=user, store=sweeps, clock=clock))
+
+    return router
+
+
+def trial_routes(service: Service, _: Doorkeeper) -> APIRouter:
+    """The router of single trials."""
+    router = APIRouter(prefix="/trials/{trial_id}", tags=["control"], responses=answers(404, 409, 422))
+    trials, clock = service.trials, service.clock
+
+    def number(who: Principal, trial_id: int) -> int:
+        return service.trial_of(who, trial_id).id
+
+    @router.post("/cancel", status_code=202)
+    def cancel_trial(trial_id: TrialId, who: Submitter, user: User = "anonymous") -> report.TrialDocument:
+        """Ask for one trial's end; the rest of its sweep goes on."""
+        user = who.acting_for(user)
+        found = control.cancel_trial(number(who, trial_id), user=user, trials=trials, clock=clock)
+        return report.trial_document(found)
+
+    @router.post("/pause", status_code=202)
+    def pause_trial(trial_id: TrialId, who: Submitter, user: User = "anonymous") -> report.TrialDocument:
+        """Ask for one trial to stop at its next report and to stay out of the queue."""
+        user = who.acting_for(user)
+        found = control.pause_trial(number(who, trial_id), user=user, trials=trials, clock=clock)
+        return report.trial_document(found)
+
+    @router.post("/resume", status_code=202)
+    def resume_trial(trial_id: TrialId, who: Submitter, user: User = "anonymous") -> report.TrialDocument:
+        """Let a paused trial wait for a slot again."""
+        user = who.acting_for(user)
+        found = control.resume_trial(number(who, trial_id), user=user, trials=trials, clock=clock)
+        return report.trial_document(found)
+
+    @router.post("/retry", status_code=202)
+    def retry_trial(trial_id: TrialId, who: Submitter, user: User = "anonymous") -> report.TrialDocument:
+        """Run one failed or cancelled trial again."""
+        user = who.acting_for(user)
+        found = control.retry_trial(number(who, trial_id), user=user, sweeps=service.sweeps, trials=trials, clock=clock)
+        return report.trial_document(found)
 
     return router

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.access import Principal
 from orchestrator.errors import NotFound, Unreachable
 from orchestrator.matching import Sizer
-from orchestrator.ports import BoardStore, Changes, Clock, Outbox, Pool, SweepStore, TokenStore, TrialStore
+from orchestrator.ports import BoardStore, Changes, Clock, NodeStore, Outbox, Pool, SweepStore, TokenStore, TrialStore
 from orchestrator.records import Capacity, Sweep, Trial
 
 
@@ -26,6 +26,7 @@ class Service:
     outbox: Outbox
     tokens: TokenStore
     changes: Changes
+    nodes: NodeStore
     launcher: Pool
     clock: Clock
     storage: Path

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.errors import IllegalMove, NotFound
-from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState
+from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
 from orchestrator.records import Healthy, Report, Topic, Trial
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, a_trial, some_trials
@@ -353,3 +353,66 @@ class TestHolding:
         assert store.trials.held_s(first.sweep_id) == 15
         store.trials.requeue_trials(first.sweep_id, reason="", now=clock.advance(seconds=1))
         assert store.trials.held_s(first.sweep_id) == 15 + 116
+
+
+class TestWishes:
+    """What people want of single trials."""
+
+    def wish(self, store: Store, trial: Trial, wish: Wish) -> Trial:
+        return store.trials.wish(trial.id, wish, user="ada", reason=f"{wish} by ada", now=NOW)
+
+    def test_of_what_waits_come_true_at_once_with_their_event(self, store: Store) -> None:
+        first, second = planned(store, 2)
+        assert self.wish(store, first, Wish.PAUSE).state is T.PAUSED
+        assert self.wish(store, first, Wish.PAUSE).state is T.PAUSED
+        assert store.trials.waiting(first.sweep_id) == {second.id}
+        assert self.wish(store, first, Wish.RUN).state is T.PENDING
+        assert self.wish(store, first, Wish.CANCEL).state is T.CANCELLED
+        assert self.wish(store, first, Wish.RUN).state is T.CANCELLED
+        events = [(e.actor, e.what) for e in store.sweeps.events() if e.trial_id == first.id]
+        assert events == [
+            ("ada", "pending -> paused"), ("ada", "paused -> pending"), ("ada", "pending -> cancelled"),
+        ]  # fmt: skip
+
+    def test_of_what_runs_wait_for_its_driver_and_end_with_the_run(self, store: Store) -> None:
+        trial = started(store)
+        assert self.wish(store, trial, Wish.PAUSE).state is T.RUNNING
+        assert store.trials.wishes(trial.sweep_id)[trial.id].wish is Wish.PAUSE
+        self.wish(store, trial, Wish.CANCEL)
+        assert store.trials.wishes(trial.sweep_id)[trial.id].reason == "cancel by ada"
+        store.trials.end_trial(trial.id, T.CANCELLED, reason="cancel by ada", now=NOW)
+        assert store.trials.wishes(trial.sweep_id) == {}
+
+    def test_that_are_taken_back_are_forgotten(self, store: Store) -> None:
+        trial = started(store)
+        self.wish(store, trial, Wish.PAUSE)
+        self.wish(store, trial, Wish.RUN)
+        assert store.trials.wishes(trial.sweep_id) == {}
+
+    @pytest.mark.parametrize(("wish", "state"), [(Wish.PAUSE, T.PAUSED), (Wish.CANCEL, T.CANCELLED)])
+    def test_come_true_when_the_driver_is_lost(self, store: Store, wish: Wish, state: TrialState) -> None:
+        first, second = planned(store, 2)
+        for trial in (first, second):
+            store.trials.start_trial(trial.id, now=NOW)
+        self.wish(store, first, wish)
+        assert [t.id for t in store.trials.requeue_trials(first.sweep_id, reason="lost", now=NOW)] == [second.id]
+        assert store.trials.trial(first.id).state is state
+        ends = [item for item in store.outbox.pending() if item.topic is Topic.TRIAL_ENDED]
+        assert len(ends) == (state in TRIAL_ENDS)
+
+    def test_a_retry_of_one_trial_leaves_the_others(self, store: Store) -> None:
+        trials = planned(store, 2)
+        for trial in trials:
+            self.wish(store, trial, Wish.CANCEL)
+        sweep = store.sweeps.sweep(trials[0].sweep_id)
+        store.sweeps.retry(sweep, user="ada", now=NOW, trial_id=trials[1].id)
+        assert [t.state for t in store.trials.trials(sweep.id)] == [T.CANCELLED, T.PENDING]
+
+
+def test_drained_nodes_are_remembered_until_they_come_back(store: Store) -> None:
+    for node in ("a", "b", "a"):
+        store.nodes.drain(node, user="ada", now=NOW)
+    assert store.nodes.drained() == {"a", "b"}
+    store.nodes.undrain("a")
+    store.nodes.undrain("a")
+    assert store.nodes.drained() == {"b"}

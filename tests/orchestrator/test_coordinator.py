@@ -8,12 +8,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.control import cancel, pause, resume, retry, scale, set_priority
+from orchestrator.control import (
+    cancel,
+    pause,
+    pause_trial,
+    resume,
+    resume_trial,
+    retry,
+    retry_trial,
+    scale,
+    set_priority,
+)
 from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, charged, decide
-from orchestrator.errors import BadInput, Unreachable
+from orchestrator.errors import Unreachable
 from orchestrator.lifecycle import SWEEP_ENDS, SWEEP_MOVES, Actor, SweepState, TrialState, Wish
 from orchestrator.policy import Allotment, Demand, Rules
-from orchestrator.records import Capacity, DriverStatus, Usage
+from orchestrator.records import Capacity, DriverStatus, Place, Usage
 from orchestrator.store import open_store
 from orchestrator.submit import submit
 from tests.support.builders import a_report
@@ -276,8 +286,6 @@ def test_a_retry_runs_what_failed_and_keeps_what_did_not(coordinator, store, lau
     for trial, end in ((good, TrialState.SUCCEEDED), (bad, TrialState.FAILED)):
         store.trials.start_trial(trial.id, now=FixedClock().now())
         store.trials.end_trial(trial.id, end, reason="", now=FixedClock().now(), own_failure=end is TrialState.FAILED)
-    with pytest.raises(BadInput, match="is running"):
-        retry(sweep.name, user="ada", store=store.sweeps, clock=FixedClock())
     launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DONE
     tick(coordinator)
     for _ in range(2):
@@ -289,6 +297,57 @@ def test_a_retry_runs_what_failed_and_keeps_what_did_not(coordinator, store, lau
     assert events == [("ada", "succeeded -> queued"), ("user", "failed -> pending")]
     tick(coordinator, 3)
     assert (state(store, sweep), store.sweeps.sweep(sweep.id).slots) == (SweepState.RUNNING, 1)
+
+
+def test_a_running_sweep_takes_up_a_retried_trial(coordinator, store, launcher, queue):
+    sweep = queue()
+    tick(coordinator, 3)
+    bad, other = store.trials.trials(sweep.id)
+    store.trials.start_trial(bad.id, now=FixedClock().now())
+    store.trials.end_trial(bad.id, TrialState.FAILED, reason="", now=FixedClock().now(), own_failure=True)
+    retry_trial(bad.id, user="ada", sweeps=store.sweeps, trials=store.trials, clock=FixedClock())
+    assert store.trials.waiting(sweep.id) == {bad.id, other.id}
+    assert state(store, sweep) is SweepState.RUNNING
+
+
+def test_a_sweep_of_which_people_keep_all_that_is_left_is_paused_until_they_let_one_go(
+    coordinator, store, launcher, queue
+):
+    sweep = queue()
+    tick(coordinator, 3)
+    first, second = store.trials.trials(sweep.id)
+    means = {"user": "ada", "trials": store.trials, "clock": FixedClock()}
+    store.trials.start_trial(first.id, now=FixedClock().now())
+    pause_trial(second.id, **means)
+    tick(coordinator)
+    assert store.sweeps.sweep(sweep.id).slots == 1
+    store.trials.end_trial(first.id, TrialState.SUCCEEDED, reason="", now=FixedClock().now())
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.RUNNING  # its driver ends by itself
+    launcher.drivers[f"fake-{sweep.id}-1"] = DriverStatus.DONE
+    tick(coordinator, 3)
+    now = store.sweeps.sweep(sweep.id)
+    assert (now.state, now.reason) == (SweepState.PAUSED, "of its trials, 1 is open, and paused")
+    assert store.trials.trial(second.id).state is TrialState.PAUSED
+    resume_trial(second.id, **means)
+    tick(coordinator, 4)
+    assert state(store, sweep) is SweepState.RUNNING
+    assert store.trials.trial(second.id).state is TrialState.PENDING
+
+
+def test_what_a_drained_node_has_is_given_to_nobody(store, queue):
+    nodes = tuple(Place(labels={}, memory_bytes=1, node_id=name, cpus=2) for name in "ab")
+    launcher = FakeLauncher(cpus=4, places=nodes)
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, FixedClock(), drained=store.nodes.drained)
+    sweep = queue()
+    for node in nodes:
+        store.nodes.drain(node.node_id, user="ada", now=FixedClock().now())
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.QUEUED
+    assert store.sweeps.sweep(sweep.id).reason == "waits for 1 CPU; the whole pool has 0 CPUs and no GPU"
+    store.nodes.undrain("b")
+    tick(coordinator, 3)
+    assert state(store, sweep) is SweepState.RUNNING
 
 
 def test_past_usage_outlives_the_coordinator_and_decides_who_is_next(store, launcher, queue):

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.errors import BadInput
-from orchestrator.places import lacking, meets
+from orchestrator.places import lacking, meets, pools_of, without
 from orchestrator.records import Capacity, Place
 from orchestrator.spec.document import parse_document
 from orchestrator.spec.operations import Resources
@@ -11,6 +11,7 @@ from orchestrator.submit import check
 
 BIG = Place(labels={"pool": "big", "zone": "a"}, memory_bytes=64_000_000_000, accelerators=frozenset({"A100"}))
 SMALL = Place(labels={"pool": "small"}, memory_bytes=8_000_000_000)
+PLAIN = Place(labels={"zone": "b"}, memory_bytes=4_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +36,38 @@ def test_selectors_are_met_as_in_ray(selector, value, met):
     [
         ({"pool": "big", "labels": {"zone": "a"}, "gpu": 1, "accelerator": "A100", "memory": "64GB"}, []),
         ({"pool": "bigg"}, [("pool",)]),
-        ({"labels": {"zone": "b"}}, [("labels", "zone")]),
+        ({"labels": {"zone": "c"}}, [("labels", "zone")]),
+        ({"labels": {"zone": "b"}}, []),
+        ({"labels": {"zone": "a"}}, [()]),
         ({"gpu": 1, "accelerator": "H100"}, [("accelerator",)]),
         ({"memory": "65GB"}, [("memory",)]),
+        ({"memory": "8GB"}, [()]),
         ({"pool": "small", "memory": "16GB"}, [()]),
         ({}, []),
     ],
 )
 def test_what_no_node_has_is_told(words, keys):
-    assert [key for key, _, _ in lacking(Resources(**words), [BIG, SMALL])] == keys
+    assert [key for key, _, _ in lacking(Resources(**words), [BIG, SMALL, PLAIN])] == keys
+
+
+def test_where_every_node_is_of_a_named_pool_one_must_be_named():
+    [(key, message, hint)] = lacking(Resources(), [BIG, SMALL])
+    assert (key, message) == ((), "every node of the cluster is of a named pool.")
+    assert hint == "Set `resources.pool` to one of big, small."
+
+
+def test_each_pool_has_its_own_nodes_and_a_drained_one_counts_for_none():
+    places = tuple(
+        Place(labels=labels, memory_bytes=1, node_id=name, cpus=cpus, gpus=gpus)
+        for name, labels, cpus, gpus in (("a", {"pool": "h100"}, 8, 4), ("b", {}, 2, 0), ("c", {"pool": "h100"}, 8, 2))
+    )
+    capacity = Capacity(cpus=18, gpus=6, free_cpus=1, free_gpus=1, nodes=3, places=places)
+    assert {name: (pool.cpus, pool.gpus, pool.nodes) for name, pool in pools_of(capacity).items()} == {
+        "": (2, 0, 1),
+        "h100": (16, 6, 2),
+    }
+    assert pools_of(without(capacity, {"a"}))["h100"].gpus == 2
+    assert without(capacity, {"a", "b", "c"}).cpus == 0
 
 
 def test_nothing_is_told_of_a_cluster_whose_nodes_are_not_known():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.policy import Demand, Rules, allot, averaged
-from orchestrator.records import Capacity
+from orchestrator.records import Capacity, Place
 
 SLACK = 1e-6
 HOUR = 3600.0
@@ -142,6 +142,28 @@ def test_a_quota_bounds_a_project_and_says_so():
 
 def test_no_more_than_there_is_work():
     assert slots(allot([demand(1, trials=1)], pool(8))) == [1]
+
+
+def pooled(**pools: tuple[float, float]) -> Capacity:
+    """A node for each pool; `default` has no label."""
+    places = tuple(
+        Place(labels={"pool": name} if name != "default" else {}, memory_bytes=1, node_id=name, cpus=cpus, gpus=gpus)
+        for name, (cpus, gpus) in pools.items()
+    )
+    cpus, gpus = sum(place.cpus for place in places), sum(place.gpus for place in places)
+    return Capacity(cpus=cpus, gpus=gpus, free_cpus=cpus, free_gpus=gpus, nodes=len(places), places=places)
+
+
+def test_each_pool_is_divided_by_itself_and_named_in_the_sentence():
+    found = allot(
+        [demand(1), running(2, 2, gpus=3.0, pool="h100"), demand(3, gpus=4.0, pool="h100"), demand(4, pool="gone")],
+        pooled(default=(2, 0), h100=(64, 8)),
+    )
+    assert slots(found) == [2, 1, 0, 0]  # and one of the two that s2 holds is due to s3
+    assert found[3].reason == (
+        "waits for 1 CPU and 4 GPUs of pool h100; 62 of 64 CPUs and 2 of 8 GPUs are free; ahead of it: s2"
+    )
+    assert found[4].reason == "waits for 1 CPU of pool gone; the whole pool has 0 CPUs and no GPU"
 
 
 def test_small_work_fills_what_big_work_leaves():
@@ -286,6 +308,17 @@ def test_nothing_is_promised_twice_and_a_trial_gets_all_or_nothing(lab, usage):
         assert given_slots or found[each.sweep_id].reason or not each.trials
     assert used_cpus <= size.cpus + SLACK
     assert used_gpus <= size.gpus + SLACK
+
+
+@settings(deadline=None, max_examples=50)
+@given(labs(), labs())
+def test_pools_are_divided_as_if_each_were_alone(one, other):
+    (ours, here), (theirs, there) = one, other
+    theirs = [dataclasses.replace(each, sweep_id=100 + each.sweep_id, pool="other") for each in theirs]
+    both = pooled(default=(here.cpus, here.gpus), other=(there.cpus, there.gpus))
+    found = allot([*ours, *theirs], both)
+    alone = allot(ours, here) | allot(theirs, pooled(default=(0, 0), other=(there.cpus, there.gpus)))
+    assert slots(found) == slots(alone)
 
 
 @settings(deadline=None)

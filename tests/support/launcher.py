@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from orchestrator.errors import Unreachable
-from orchestrator.records import Capacity, DriverStatus, Sweep
+from orchestrator.records import Capacity, DriverStatus, Place, Sweep
 
 
 class FakeLauncher:
     """`ports.Launcher` in memory. `drivers`: status by job id; a test changes it."""
 
-    def __init__(self, cpus: float = 2, gpus: float = 0) -> None:
-        self.cpus, self.gpus = cpus, gpus
+    def __init__(self, cpus: float = 2, gpus: float = 0, places: tuple[Place, ...] = ()) -> None:
+        self.cpus, self.gpus, self.places = cpus, gpus, places
         self.drivers: dict[str, DriverStatus] = {}
         self.started: list[str] = []
         self.away = False
@@ -49,7 +49,14 @@ class FakeLauncher:
 
     def capacity(self) -> Capacity:
         self._reach()
-        return Capacity(cpus=self.cpus, gpus=self.gpus, free_cpus=self.cpus, free_gpus=self.gpus, nodes=1)
+        return Capacity(
+            cpus=self.cpus,
+            gpus=self.gpus,
+            free_cpus=self.cpus,
+            free_gpus=self.gpus,
+            nodes=len(self.places) or 1,
+            places=self.places,
+        )
 
     def _reach(self) -> None:
         if self.away:

@@ -38,6 +38,7 @@ def main() -> None:
         outbox=store.outbox,
         tokens=store.tokens,
         changes=store.changes,
+        nodes=store.nodes,
         launcher=RecentPool(launcher),
         clock=clock,
         storage=Path(sys.argv[2]),

@@ -5,6 +5,14 @@ CREATE TABLE bookmark (
 )
  WITHOUT ROWID
 
+CREATE TABLE drained (
+  node_id TEXT NOT NULL, 
+  "by" TEXT NOT NULL, 
+  at DATETIME NOT NULL, 
+  CONSTRAINT pk_drained PRIMARY KEY (node_id)
+)
+ WITHOUT ROWID
+
 CREATE TABLE lease (
   name TEXT NOT NULL, 
   holder TEXT NOT NULL, 
@@ -204,5 +212,15 @@ CREATE TABLE trial_param (
   number DOUBLE, 
   CONSTRAINT pk_trial_param PRIMARY KEY (trial_id, name), 
   CONSTRAINT fk_trial_param_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+CREATE TABLE trial_wish (
+  trial_id INTEGER NOT NULL, 
+  wish VARCHAR(16) NOT NULL, 
+  reason TEXT NOT NULL, 
+  CONSTRAINT pk_trial_wish PRIMARY KEY (trial_id), 
+  CONSTRAINT fk_trial_wish_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE, 
+  CONSTRAINT ck_trial_wish_wish CHECK (wish IN ('run', 'pause', 'cancel'))
 )
  WITHOUT ROWID

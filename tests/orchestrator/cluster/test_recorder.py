@@ -1,5 +1,6 @@
 """What is written when, and what Tune is told; a real store and Tune's real ASHA, no cluster."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ from orchestrator.cluster import search
 from orchestrator.cluster.guards import Limits, StopIf, keeping_healthy
 from orchestrator.cluster.logpolicies import LogPolicies, nodes_left
 from orchestrator.cluster.messages import Ended, Outcome, Reported, Started
+from orchestrator.cluster.people import People
 from orchestrator.cluster.recorder import LOSSES_WITHOUT_PROGRESS, Recorder, RecordingScheduler
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import HAPPENING
-from orchestrator.lifecycle import Actor, SweepState, TrialState
+from orchestrator.lifecycle import Actor, SweepState, TrialState, Wish
 from orchestrator.records import Sweep
 from orchestrator.store import Store, open_store
 from tests.support.builders import NOW, a_sweep, a_trial
@@ -40,6 +42,8 @@ class Bench:
         self.freed: list[int] = []
         self.clock = FakeClock(NOW)
         self.left: set[str] = set()
+        self.again: list[int] = []
+        self.seconds = itertools.count()
         self.directory = Path(str(store.database.url.database)).parent
         self.take_over()
 
@@ -61,6 +65,8 @@ class Bench:
             free_slot=self.freed.append,
             stop_if=StopIf(self.sweep, self.store.trials, lambda trial: self.directory / str(trial.id)),
             limits=self.limits,
+            again=lambda trial: self.again.append(trial.id),
+            people=People(self.sweep.id, self.store.trials, self.store.nodes, now_s=lambda: next(self.seconds)),
         )
         for trial in trials:
             self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
@@ -217,6 +223,71 @@ def test_a_trial_whose_leader_process_died_goes_back_to_the_queue(sqlite: Store)
     bench.scheduler.on_trial_error(None, bench.tune(0))
     assert bench.trial(0).state is TrialState.PENDING
     assert bench.freed == [bench.ids[0]]
+
+
+@pytest.mark.parametrize(("wish", "state"), [(Wish.PAUSE, TrialState.PAUSED), (Wish.CANCEL, TrialState.CANCELLED)])
+def test_what_people_want_of_a_running_trial_is_done_at_its_next_report(
+    sqlite: Store, wish: Wish, state: TrialState
+) -> None:
+    bench = Bench(sqlite, 2)
+    bench.start(0)
+    bench.start(1)
+    assert bench.report(0, 10, 2.0) == CONTINUE
+    bench.store.trials.wish(bench.ids[0], wish, user="ada", reason="by ada", now=NOW)
+    assert bench.report(1, 10, 2.0) == CONTINUE
+    assert bench.report(0, 20, 1.9) == STOP
+    assert (bench.trial(0).state, bench.trial(0).step, bench.trial(0).reason) == (state, 20, "by ada")
+    assert bench.freed == [bench.ids[0]]
+
+
+def test_a_wish_that_comes_with_the_last_step_changes_nothing(sqlite: Store) -> None:
+    bench = Bench(sqlite, 1)
+    bench.start(0)
+    bench.store.trials.wish(bench.ids[0], Wish.CANCEL, user="ada", reason="by ada", now=NOW)
+    assert bench.report(0, 100, 2.0) == CONTINUE
+    bench.say(0, Ended(outcome=Outcome.DONE))
+    assert bench.trial(0).state is TrialState.SUCCEEDED
+
+
+def test_a_trial_on_a_drained_node_goes_on_elsewhere(sqlite: Store) -> None:
+    bench = Bench(sqlite, 2)
+    bench.start(0, "node-1")
+    bench.start(1, "node-2")
+    bench.store.nodes.drain("node-1", user="ada", now=NOW)
+    assert bench.report(1, 10, 2.0) == CONTINUE
+    assert bench.report(0, 10, 2.0) == STOP
+    assert (bench.trial(0).state, bench.again) == (TrialState.PENDING, [bench.ids[0]])
+    assert "node node-1 is drained" in bench.trial(0).reason
+
+
+def test_the_queue_follows_what_people_take_out_and_put_back(sqlite: Store) -> None:
+    bench = Bench(sqlite, 3)
+    rows, people = sqlite.trials, People(bench.sweep.id, sqlite.trials, sqlite.nodes, lambda: next(bench.seconds))
+    queue = search.SqlTrials(
+        rows.trials(bench.sweep.id),
+        room=lambda: 9,
+        halted=lambda: False,
+        config_of=lambda _: {},
+        waiting=people.waiting,
+        take_up=bench.scheduler.take_up,
+    )
+    queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
+    first = queue.next_trial()
+    assert first is not None
+    rows.wish(bench.ids[1], Wish.CANCEL, user="ada", reason="", now=NOW)
+    rows.wish(bench.ids[0], Wish.PAUSE, user="ada", reason="", now=NOW)
+    # The first was handed out before; that it is not to start is found when it has a slot
+    assert bench.say(0, Started(where="slot-0")) == STOP
+    queue.on_trial_complete(first.trial_id)
+    second = queue.next_trial()
+    assert second is not None
+    assert search.row_id(second.trial_id) == bench.ids[2]
+    assert queue.is_finished()
+    rows.wish(bench.ids[0], Wish.RUN, user="ada", reason="", now=NOW)
+    assert not queue.is_finished()
+    third = queue.next_trial()
+    assert third is not None
+    assert (search.row_id(third.trial_id), bench.say(0, Started(where="slot-0"))) == (bench.ids[0], CONTINUE)
 
 
 def test_no_more_trials_are_handed_out_than_there_is_room(sqlite: Store) -> None:

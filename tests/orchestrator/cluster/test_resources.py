@@ -39,3 +39,10 @@ def test_places_become_resources_and_label_selectors() -> None:
     assert scaling.resources_per_worker == {"CPU": 1, "GPU": 1, "memory": 16_000_000_000}
     assert scaling.accelerator_type == "A100"
     assert scaling.label_selector == {"zone": "in(a, b)", "pool": "big", "ray.io/node-id": "!in(n1, n2)"}
+
+
+def test_who_names_no_pool_keeps_off_those_that_have_a_name() -> None:
+    assert TrialResources.of({}).scaling().label_selector is None
+    assert TrialResources.of({}).scaling((), {"h100", "cpu"}).label_selector == {"pool": "!in(cpu, h100)"}
+    named = TrialResources.of({"resources": {"pool": "cpu"}})
+    assert named.scaling((), {"h100", "cpu"}).label_selector == {"pool": "cpu"}

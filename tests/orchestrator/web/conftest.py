@@ -37,6 +37,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         outbox=store.outbox,
         tokens=store.tokens,
         changes=store.changes,
+        nodes=store.nodes,
         launcher=FakeLauncher(gpus=1),
         clock=FixedClock(),
         storage=tmp_path / "artifacts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sqlite3
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.access import Role
+from orchestrator.records import Place
 from orchestrator.tokens import REMEMBERED_S, Doorkeeper, keep_local
 from orchestrator.web.limits import MOST_BYTES
 from tests.orchestrator.web.conftest import SECRET, FixedClock
@@ -202,3 +204,34 @@ def test_the_figures_of_all_projects_take_a_token_that_sees_all(api, bearer):
     assert TestClient(api).get("/metrics").status_code == 401
     assert bearer("prometheus", Role.VIEWER).get("/metrics").status_code == 200
     assert bearer("vera", Role.VIEWER, "p").get("/metrics").status_code == 403
+
+
+def test_single_trials_are_controlled_by_those_who_see_them(client, bearer):
+    [one, two] = [trial["trial_id"] for trial in submit(client).json()["trials"]]
+    ada, vera, other = bearer("ada", Role.SUBMITTER), bearer("vera", Role.VIEWER), bearer("o", Role.SUBMITTER, "q")
+    for what in CONTROLS:
+        assert vera.post(f"/api/v1/trials/{one}/{what}").status_code == 403
+        assert other.post(f"/api/v1/trials/{one}/{what}").status_code == 404
+    assert ada.post(f"/api/v1/trials/{one}/pause").json()["state"] == "paused"
+    assert ada.post(f"/api/v1/trials/{one}/resume").json()["state"] == "pending"
+    cancelled = ada.post(f"/api/v1/trials/{two}/cancel").json()
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "cancelled by ada")
+    assert ada.post(f"/api/v1/trials/{two}/retry").json()["state"] == "pending"
+
+
+def test_admins_alone_drain_nodes(client, bearer, service):
+    node = Place(labels={"zone": "a", "ray.io/x": "y"}, memory_bytes=1, node_id="abcdef", name="n1", cpus=2)
+    service.launcher.places = (node, dataclasses.replace(node, node_id="abcxyz", name="n2"))
+    ada = bearer("ada", Role.SUBMITTER)
+    assert ada.post("/api/v1/nodes/n1/drain").status_code == 403
+    assert client.post("/api/v1/nodes/abcd/drain").json()["drained"] is True
+    assert [(each["name"], each["drained"]) for each in ada.get("/api/v1/nodes").json()] == [
+        ("n1", True),
+        ("n2", False),
+    ]
+    assert service.nodes.drained() == {"abcdef"}
+    assert client.post("/api/v1/nodes/n1/undrain").json()["drained"] is False
+    for unclear in ("abc", "n3"):
+        answer = client.post(f"/api/v1/nodes/{unclear}/drain")
+        assert answer.status_code == 404
+        assert "n1 (abcdef), n2 (abcxyz)" in answer.json()["error"]

@@ -1,0 +1,47 @@
+"""What people want of single trials and of nodes, as a driver looks it up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from orchestrator.ports import NodeStore, TrialStore
+from orchestrator.records import Wished
+
+LOOK_EVERY_S = 1.0
+
+
+class People:
+    """Looks about once a second, whenever the thread that runs Tune asks."""
+
+    def __init__(
+        self, sweep_id: int, rows: TrialStore, nodes: NodeStore, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sweep_id, self._rows, self._nodes, self._now_s = sweep_id, rows, nodes, now_s
+        self._looked_s: float | None = None
+        self._wishes: Mapping[int, Wished] = {}
+        self._waiting: frozenset[int] = frozenset()
+        self._drained: frozenset[str] = frozenset()
+
+    def wish(self, trial_id: int) -> Wished | None:
+        """What is to become of a trial that runs; None where it is to run on."""
+        self._look()
+        return self._wishes.get(trial_id)
+
+    def waiting(self) -> frozenset[int]:
+        """Trials that are to wait for a slot."""
+        self._look()
+        return self._waiting
+
+    def drained(self) -> frozenset[str]:
+        """Nodes on which nothing is to run."""
+        self._look()
+        return self._drained
+
+    def _look(self) -> None:
+        now_s = self._now_s()
+        if self._looked_s is None or now_s - self._looked_s >= LOOK_EVERY_S:
+            self._wishes = self._rows.wishes(self._sweep_id)
+            self._waiting = frozenset(self._rows.waiting(self._sweep_id))
+            self._drained = self._nodes.drained()
+            self._looked_s = now_s
