@@ -101,7 +101,8 @@ class Pool:
                 LOG.exception("the pool could not be resized; trying again")
 
     def _resize(self) -> None:
-        size = self._wanted()
+        # A group that can be placed nowhere would wait with today's selectors when a drained node comes back
+        size = self._wanted() if _alive() - self.left - self._drained else 0
         lacking = ray.get(self._mailbox.resize.remote(size))
         if size != self.size:
             LOG.info("pool: %d slots, %d to start", size, lacking)
@@ -167,6 +168,10 @@ class _TellLoss(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         said = "; ".join(f"rank {rank}: {_first_line(error)}" for rank, error in sorted(worker_exceptions.items()))
         ray.get(self._mailbox.lost.remote(self._slot, f"its workers were lost ({said})"))
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _named_pools() -> set[str]:
