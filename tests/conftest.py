@@ -1,5 +1,7 @@
 """Fixtures for all tests: databases, real ones."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,12 @@ import pytest
 from orchestrator.store import Store, open_store
 from tests.support.crew import Crew, gathered_crew
 from tests.support.postgres import PostgresServer, private_postgres
+
+# Before Ray is imported: a shell that works on a live cluster must lend it to no test
+for name in [name for name in os.environ if name.startswith(("ORCH_", "RAY_", "MLFLOW_"))]:
+    if name != "ORCH_BENCHMARK":
+        del os.environ[name]
+os.environ["ORCH_HOME"] = str(Path(tempfile.gettempdir()) / "orch-home-of-no-test")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

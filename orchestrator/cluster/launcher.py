@@ -66,6 +66,7 @@ class RayLauncher:
                     entrypoint=shlex.join([*self._program, "drive", str(sweep.id), "--attempt", str(sweep.attempt)]),
                     runtime_env={"env_vars": self._environment()},
                     metadata={"sweep": sweep.name, "project": sweep.project, "orch": self._settings.instance},
+                    # What asks for nothing runs on the head node, which no cluster outlives: never on a spot node
                     entrypoint_num_cpus=0,
                 )
             except RuntimeError as refusal:
