@@ -163,6 +163,13 @@ class StatusDocument(Answer):
     tracking_backlog: int
 
 
+class CodeDocument(Answer):
+    """A code package that has come."""
+
+    package: str = Field(description="The hash of its content.")
+    files: int
+
+
 class NodeDocument(Answer):
     """One node of the cluster."""
 

@@ -21,6 +21,7 @@ from orchestrator.spec import SweepSpec
 from orchestrator.spec.document import Document
 from orchestrator.spec.load import check_document, read_document
 from orchestrator.spec.model import Parameter
+from orchestrator.spec.operations import has_its_own
 from workloads.version import code_version
 
 SHOWN_TRIALS = 12
@@ -154,12 +155,14 @@ def submit(
     once: Once | None = None,
     allow: Callable[[str], object] = str,
     project: str | None = None,
+    has_package: Callable[[str], bool] = lambda name: False,
 ) -> Sweep:
     """Check a sweep file and queue it. Trials that have a result already get it, unless `rerun` says otherwise.
 
     Args:
         once: submitting again under its key gives the sweep that is there.
         project: to which the submitter is bound, and whose sweeps alone the file may name; None for any.
+        has_package: whether the code package of this name has come.
         allow: asked with the file's project; raises Forbidden where the submitter may not.
 
     Raises:
@@ -176,6 +179,9 @@ def submit(
     spec = accepted.spec
     if capacity is not None:
         _check_resources(spec, capacity, document)
+    if spec.code is not None and not has_package(spec.code.package or ""):
+        message = "the sweep's code has not come here: `orch submit` brings it along with the file."
+        raise BadInput([document.complaint(("code",), message)])
     allow(spec.project)
     assert spec.metric is not None, "load_spec fills in the metric"
     words = spec.model_dump(mode="json", exclude_unset=False) | by_number(spec, document, store, project=project)
@@ -191,8 +197,8 @@ def submit(
         goal=spec.metric.goal,
         user=user,
     )
-    # What starts from another's checkpoint is not what started from nothing
-    anew = rerun or spec.start_from is not None
+    # What starts from another's checkpoint is not what started from nothing; nor is what other code trains
+    anew = rerun or spec.start_from is not None or has_its_own(words)
     planned = accepted.plan.trials if anew else with_identities(accepted.plan.trials, trials, sizer)[0]
     return store.add_sweep(new, planned, now=clock.now(), once=once)
 

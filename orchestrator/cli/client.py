@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from orchestrator import report
 from orchestrator.cli.events import Message, messages
 from orchestrator.errors import BadInput, Conflict, Denied, Forbidden, NotFound, OrchError, Unreachable
+from orchestrator.packages import Package
 
 RETRY_WAITS_S = (0.5, 2.0)
 """Before a submission is sent again that nobody answered."""
@@ -46,6 +47,11 @@ class Client:
             except Unreachable:
                 time.sleep(wait_s)
         return self._ask(report.SweepDocument, "POST", "/sweeps", **request)
+
+    def bring(self, package: Package) -> report.CodeDocument:
+        """Bring a sweep's own code, ahead of its file."""
+        headers = {"Content-Type": "application/zip"}
+        return self._ask(report.CodeDocument, "PUT", f"/code/{package.name}", content=package.content, headers=headers)
 
     def check(self, text: str, file: str, *, forecast: bool = False) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""

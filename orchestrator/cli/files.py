@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +10,26 @@ import yaml
 
 from orchestrator.cli.connect import read_file
 from orchestrator.forecast import forecast
+from orchestrator.packages import Package, pack
 from orchestrator.report import PlanDocument
 from orchestrator.sizing import SubprocessSizer
 from orchestrator.spec.compose import compose
 from orchestrator.spec.document import Document
+from orchestrator.spec.operations import code_of
 from orchestrator.submit import Accepted, check, plan_document
 
 
 @dataclass(frozen=True, slots=True)
 class SweepFile:
-    """A checked sweep file. text: what the coordinator gets: the file itself, or what it was merged to."""
+    """A checked sweep file. text: what the coordinator gets: the file itself, or what it was merged to.
+
+    package: of the code that it brings; None where it brings none.
+    """
 
     document: Document
     text: str
     accepted: Accepted
+    package: Package | None = None
 
     def plan(self, *, costs: bool) -> PlanDocument:
         """What it would do, as far as this machine alone can tell. costs: with sizes and time."""
@@ -46,10 +52,23 @@ def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFi
         return texts[each]
 
     document = compose(path, read, profile=profile, assignments=assignments)
+    package = _package(document, path)
+    if package is not None:
+        assignments = [*assignments, f"code.package={package.name}", "code.path=null"]
+        document = compose(path, read, profile=profile, assignments=assignments)
     merged = len(texts) > 1 or profile is not None or bool(assignments)
     text = _merged_text(document, texts, profile, assignments) if merged else texts[path]
     with SubprocessSizer() as sizer:
-        return SweepFile(document, text, check(document, None, sizer))
+        return SweepFile(document, text, check(document, None, sizer), package)
+
+
+def _package(document: Document, file: Path) -> Package | None:
+    """Of `code`, whose path is told from the sweep file's own place."""
+    code = code_of(document.data.get("code"))
+    path = code.get("path") if isinstance(code, Mapping) else None
+    if not isinstance(path, str) or not path:
+        return None
+    return pack(file.parent / path)
 
 
 def origins(document: Document) -> list[tuple[str, str, str]]:

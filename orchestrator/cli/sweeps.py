@@ -73,6 +73,8 @@ def submit(
 
     loaded = load(file, profile, assignments or [])
     client = connect(start=True)
+    if loaded.package is not None:
+        client.bring(loaded.package)
     document = client.submit(loaded.text, str(file), user_name(), rerun=rerun)
     as_json = format is Format.JSON
     say = render.note if as_json else render.say

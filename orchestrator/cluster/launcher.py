@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from orchestrator import packages
+from orchestrator.cluster.messages import IMPORTS, OWN
 from orchestrator.errors import ClusterError, Unreachable
 from orchestrator.records import Capacity, DriverStatus, Place, Sweep
 from orchestrator.settings import Settings
+from orchestrator.spec.operations import has_its_own
 from workloads import faults
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ class RayLauncher:
                 client.submit_job(
                     submission_id=job_id,
                     entrypoint=shlex.join([*self._program, "drive", str(sweep.id), "--attempt", str(sweep.attempt)]),
-                    runtime_env={"env_vars": self._environment()},
+                    runtime_env={"env_vars": self._environment(sweep)},
                     metadata={"sweep": sweep.name, "project": sweep.project, "orch": self._settings.instance},
                     # What asks for nothing runs on the head node, which no cluster outlives: never on a spot node
                     entrypoint_num_cpus=0,
@@ -134,9 +137,14 @@ class RayLauncher:
         """The fixed submission id of that attempt of the sweep."""
         return f"orch-{self._settings.instance}-{sweep_id}-{attempt}"
 
-    def _environment(self) -> dict[str, str]:
-        """Enough for the driver's process to find the same home, database and storage; no secret, for Ray shows it."""
+    def _environment(self, sweep: Sweep) -> dict[str, str]:
+        """Enough for the driver's process to find the same home, database and storage; no secret, for Ray shows it.
+
+        And what the sweep brings of its own, which its workers inherit from the job.
+        """
         return {
+            **(sweep.spec.get("environment") or {}),
+            **self._code(sweep),
             "ORCH_HOME": str(self._settings.home),
             "ORCH_DATABASE_URL_FILE": str(_kept_private(self._settings.database_url_file, self._settings.database_url)),
             "ORCH_STORAGE": str(self._settings.storage),
@@ -144,6 +152,16 @@ class RayLauncher:
             # The driver and Train's controllers compute nothing; workers get their own number
             "OMP_NUM_THREADS": "1",
         }
+
+    def _code(self, sweep: Sweep) -> dict[str, str]:
+        own = has_its_own(sweep.spec)
+        code = sweep.spec.get("code")
+        if not code:
+            return {OWN: own} if own else {}
+        directory = packages.directory(code["package"], self._settings.storage)
+        # Ray puts in what the node's own processes have
+        found = {OWN: own, "PYTHONPATH": f"{directory}{os.pathsep}${{PYTHONPATH}}"}
+        return found | ({IMPORTS: ",".join(code["imports"])} if code.get("imports") else {})
 
     def _info(self, sweep: Sweep) -> Any:
         with self._reaching() as client:

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+OWN = "ORCH_SWEEP_OWN"
+"""Variable of a sweep's processes: a hash of the code and the environment that it brought itself."""
+
+IMPORTS = "ORCH_SWEEP_IMPORTS"
+"""Variable: modules that a worker imports before it trains, with commas."""
+
 STEP = "step"
 """Name of the step in what a scheduler is told."""
 

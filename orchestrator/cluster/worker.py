@@ -5,6 +5,8 @@ from __future__ import annotations
 import faulthandler
 import functools
 import gc
+import hashlib
+import importlib
 import json
 import logging
 import os
@@ -24,7 +26,7 @@ import ray
 import ray.train
 import ray.train.collective
 
-from orchestrator.cluster.messages import Command, Ended, Outcome, Reported, Verdict
+from orchestrator.cluster.messages import IMPORTS, OWN, Command, Ended, Outcome, Reported, Verdict
 from orchestrator.cluster.watch import Bounds, Watch, end_children
 from workloads import faults
 
@@ -58,6 +60,8 @@ def serve(config: dict[str, Any]) -> None:
 
     import workloads.train  # noqa: F401
 
+    for module in filter(None, os.environ.get(IMPORTS, "").split(",")):
+        importlib.import_module(module)
     _code()
 
     # What is loaded now stays; a collection need not walk it after every trial
@@ -195,7 +199,8 @@ def _code() -> str:
     """Of what this process imported when it started, which is not what lies on disk later."""
     from workloads.version import code_version
 
-    return code_version()
+    own = os.environ.get(OWN)
+    return hashlib.sha256(f"{code_version()} {own}".encode()).hexdigest() if own else code_version()
 
 
 def _brief(reported: Reported) -> str:

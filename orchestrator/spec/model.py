@@ -11,12 +11,15 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 from orchestrator.spec.notify import Notify, notify_of
 from orchestrator.spec.operations import (
     Budget,
+    Code,
+    Environment,
     Hypothesis,
     LogPolicy,
     Resources,
     Seeds,
     StartFrom,
     StopRule,
+    code_of,
     references_of,
     seeds_of,
     stop_rules_of,
@@ -277,6 +280,10 @@ class SweepSpec(Words):
     )
     start_from: StartFrom | None = Field(
         None, description="`best of SWEEP`: every trial starts from the checkpoint of that sweep's best trial."
+    )
+    code: Annotated[Code | None, BeforeValidator(code_of)] = Field(None, description="Code of the sweep's own.")
+    environment: Environment = Field(
+        default_factory=dict, max_length=100, description="Environment variables of its driver and workers."
     )
     notify: Annotated[Notify | None, BeforeValidator(notify_of)] = Field(None, description="Webhooks that hear of it.")
     hypothesis: Hypothesis | None = Field(

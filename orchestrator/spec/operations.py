@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -134,6 +137,53 @@ class Resources(Words):
     def memory_bytes(self) -> int | None:
         """Of a worker."""
         return None if self.memory is None else bytes_of(self.memory)
+
+
+def code_of(value: Any) -> Any:
+    """Short form of `code`: a path."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Code(Words):
+    """The sweep's own code. Its driver and workers find it before what is installed; no other sweep sees it."""
+
+    path: str | None = Field(
+        None, min_length=1, description="A module's file, or a directory of modules, beside the sweep file."
+    )
+    package: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="What `orch submit` makes of `path`: the hash of its content."
+    )
+    imports: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]] = Field(
+        default_factory=list, max_length=100, description="Modules that each worker imports before it trains."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give `path`, the file or directory of your code")
+        return self
+
+
+def _variables(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+                raise ValueError(f"{name!r} is no name of a variable")
+            if str(name).startswith(OWN_VARIABLES):
+                raise ValueError(f"{name} is not for sweeps to set: orch and Ray need it themselves")
+        return {str(name): str(each) if isinstance(each, int | float) else each for name, each in value.items()}
+    return value
+
+
+def has_its_own(spec: Mapping[str, Any]) -> str:
+    """A hash of the code and the variables that a recorded sweep brings itself; "" where it brings none."""
+    own = {name: spec[name] for name in ("code", "environment") if spec.get(name)}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else ""
+
+
+OWN_VARIABLES = ("ORCH_", "RAY_", "PYTHON", "LD_", "PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+Environment = Annotated[dict[str, Annotated[str, Field(max_length=10_000)]], BeforeValidator(_variables)]
 
 
 ACTIONS = {"cancel_retries": "no_retry"}

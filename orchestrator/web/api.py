@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse, Response
 from orchestrator.errors import Forbidden
 from orchestrator.report import HealthDocument
 from orchestrator.tokens import Doorkeeper
-from orchestrator.web import control, errors, lineage, nodes, results, streams, sweeps, tokens
+from orchestrator.web import code, control, errors, lineage, nodes, results, streams, sweeps, tokens
 from orchestrator.web.auth import Viewer
 from orchestrator.web.limits import LimitBody
 from orchestrator.web.service import Service
@@ -42,7 +42,7 @@ def create_api(service: Service) -> FastAPI:
     )
     api.state.door = Doorkeeper(service.tokens)
     api.include_router(_open_routes(service))
-    for rooms in (sweeps, control, lineage, results, streams, tokens, nodes):
+    for rooms in (sweeps, code, control, lineage, results, streams, tokens, nodes):
         api.include_router(rooms.routes(service, api.state.door), prefix="/api/v1")
     api.include_router(control.trial_routes(service, api.state.door), prefix="/api/v1")
     errors.install(api)

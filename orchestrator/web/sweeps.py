@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, Field
 
-from orchestrator import report
+from orchestrator import packages, report
 from orchestrator.access import digest
 from orchestrator.forecast import History, forecast
 from orchestrator.lifecycle import SweepState
@@ -91,6 +91,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             once=once,
             allow=who.scope,
             project=who.project,
+            has_package=lambda name: packages.has(name, service.storage),
         )
         return document_of(sweep)
 

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.lifecycle import TrialState
+from orchestrator.packages import pack
 from orchestrator.records import Report
 from orchestrator.web.api import create_api
 from tests.orchestrator.web.conftest import NOW
@@ -123,3 +124,20 @@ def test_cancel_is_a_wish_and_asking_twice_is_the_same_as_once(client):
         assert client.post("/api/v1/sweeps/example/cancel", params={"user": "ada"}).status_code == 202
     events = client.get(f"/api/v1/sweeps/{document['sweep_id']}/events").json()
     assert [(event["actor"], event["what"]) for event in events] == [("ada", "submitted"), ("ada", "asked to cancel")]
+
+
+def test_a_sweeps_code_comes_before_its_file(client, service, tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    package = pack(tmp_path / "mine.py")
+    text = f"name: own\nparameters: {{training.lr: [1e-3]}}\ncode: {{package: {package.name}}}\n"
+    refused = client.post("/api/v1/sweeps", json={"text": text})
+    assert refused.status_code == 422
+    assert "has not come here" in refused.json()["error"]
+    path = f"/api/v1/code/{package.name}"
+    headers = {"Content-Type": "application/zip"}
+    assert client.put(path, content=b"nonsense", headers=headers).status_code == 422
+    for _ in range(2):
+        answer = client.put(path, content=package.content, headers=headers)
+        assert (answer.status_code, answer.json()) == (201, {"package": package.name, "files": 1})
+    assert client.post("/api/v1/sweeps", json={"text": text}).status_code == 201
+    assert client.put("/api/v1/code/..%2f..%2fetc", content=package.content, headers=headers).status_code in (404, 422)
