@@ -18,7 +18,7 @@ from orchestrator.store import schema
 HERE = Path(__file__).parent
 COMMANDS = (
     "submit", "validate", "plan", "list", "show", "watch", "cancel", "pause", "resume", "retry", "extend", "fork",
-    "set-priority", "scale", "events", "leaderboard", "logs", "methods", "schema",
+    "set-priority", "scale", "events", "nodes", "drain", "leaderboard", "logs", "methods", "schema",
     "simulate", "backup", "restore", "repair",
     "token create", "token list", "token rotate", "token revoke",
     "up", "down", "status", "doctor",
