@@ -175,7 +175,8 @@ def _alive() -> set[str]:
 
 
 def _named_pools() -> set[str]:
-    return {node["Labels"][POOL_LABEL] for node in ray.nodes() if node["Alive"] and POOL_LABEL in node["Labels"]}
+    labels = [node.get("Labels") or {} for node in ray.nodes() if node["Alive"]]
+    return {each[POOL_LABEL] for each in labels if POOL_LABEL in each}
 
 
 def _first_line(error: Exception) -> str:

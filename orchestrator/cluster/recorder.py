@@ -63,7 +63,7 @@ class Recorder:
         return self._trials[trial_id]
 
     def take_up(self, trial_id: int) -> Trial:
-        """A person put it back into the queue."""
+        """A person moved it: as it is now."""
         trial = self._trials[trial_id] = self._store.trial(trial_id)
         self._losses.pop(trial_id, None)
         return trial
@@ -289,7 +289,7 @@ class RecordingScheduler(FIFOScheduler):
         return self._as_people_want(trial_id, reported)
 
     def take_up(self, trial_id: int) -> Trial:
-        """A person put it back into the queue."""
+        """A person moved it: as it is now."""
         trial = self._recorder.take_up(trial_id)
         self._rule.moved(trial)
         return trial

@@ -18,6 +18,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.cluster.hyperband import Hyperband, hyperband
 from orchestrator.cluster.messages import STEP
 from orchestrator.cluster.seeds import Known, Rule
+from orchestrator.lifecycle import TrialState
 from orchestrator.records import Sweep, Trial
 from orchestrator.spec.model import EarlyTerminate
 from orchestrator.spec.options import stopping_options
@@ -65,7 +66,7 @@ class SqlTrials(SearchAlgorithm):
 
         proposals: where trials come from once those that were planned are handed out. added: is told of each.
 
-        waiting: what the record says waits, which people change. take_up: a trial that they put back.
+        waiting: what the record says waits, which people change. take_up: a trial that they moved, as it is now.
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
@@ -144,10 +145,13 @@ class SqlTrials(SearchAlgorithm):
         if waiting is self._seen:
             return
         self._seen = waiting
+        # What was looked up a moment ago may be of before this queue's own last moves: who differs is asked for anew
         for trial in [trial for trial in self._waiting if trial.id not in waiting]:
-            self._waiting.remove(trial)
+            if self._take_up(trial.id).state is not TrialState.PENDING:
+                self._waiting.remove(trial)
         known = {trial.id for trial in (*self._waiting, *self._running.values())}
-        self._waiting.extend(self._take_up(trial_id) for trial_id in sorted(waiting - known))
+        put_back = [self._take_up(trial_id) for trial_id in sorted(waiting - known)]
+        self._waiting.extend(trial for trial in put_back if trial.state is TrialState.PENDING)
 
 
 class RunAll(FIFOScheduler):

@@ -290,6 +290,25 @@ def test_the_queue_follows_what_people_take_out_and_put_back(sqlite: Store) -> N
     assert (search.row_id(third.trial_id), bench.say(0, Started(where="slot-0"))) == (bench.ids[0], CONTINUE)
 
 
+def test_an_old_look_at_the_record_takes_nothing_from_the_queue(sqlite: Store) -> None:
+    """What waits was looked up before a trial gave its slot up, and is heeded after it."""
+    bench = Bench(sqlite, 1)
+    looks = iter([frozenset(bench.ids), frozenset()])
+    queue = search.SqlTrials(
+        sqlite.trials.trials(bench.sweep.id),
+        room=lambda: 1,
+        halted=lambda: False,
+        config_of=lambda _: {},
+        waiting=lambda: next(looks, frozenset(bench.ids)),
+        take_up=bench.scheduler.take_up,
+    )
+    queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
+    queue.put_back(bench.trial(0))
+    assert not queue.is_finished()
+    assert not queue.is_finished()
+    assert queue.unfinished == 2
+
+
 def test_no_more_trials_are_handed_out_than_there_is_room(sqlite: Store) -> None:
     bench = Bench(sqlite, 3)
     room = 1
