@@ -71,7 +71,7 @@ def drive(
     """
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    sweeps, rows = patient(sweeps), patient(rows)
+    sweeps, rows, nodes = patient(sweeps), patient(rows), patient(nodes)
     sweep, clock = sweeps.sweep(sweep_id), SystemClock()
     trials = rows.requeue_trials(sweep_id, reason="a new driver took over", now=clock.now())
     learner = propose.learner_of(sweep, rows, clock, sizer)

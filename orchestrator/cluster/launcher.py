@@ -67,7 +67,7 @@ class RayLauncher:
                 client.submit_job(
                     submission_id=job_id,
                     entrypoint=shlex.join([*self._program, "drive", str(sweep.id), "--attempt", str(sweep.attempt)]),
-                    runtime_env={"env_vars": self._environment(sweep)},
+                    runtime_env={"env_vars": self._environment(sweep.spec)},
                     metadata={"sweep": sweep.name, "project": sweep.project, "orch": self._settings.instance},
                     # What asks for nothing runs on the head node, which no cluster outlives: never on a spot node
                     entrypoint_num_cpus=0,
@@ -137,14 +137,14 @@ class RayLauncher:
         """The fixed submission id of that attempt of the sweep."""
         return f"orch-{self._settings.instance}-{sweep_id}-{attempt}"
 
-    def _environment(self, sweep: Sweep) -> dict[str, str]:
+    def _environment(self, spec: Mapping[str, Any]) -> dict[str, str]:
         """Enough for the driver's process to find the same home, database and storage; no secret, for Ray shows it.
 
         And what the sweep brings of its own, which its workers inherit from the job.
         """
         return {
-            **(sweep.spec.get("environment") or {}),
-            **self._code(sweep),
+            **(spec.get("environment") or {}),
+            **self._code(spec),
             "ORCH_HOME": str(self._settings.home),
             "ORCH_DATABASE_URL_FILE": str(_kept_private(self._settings.database_url_file, self._settings.database_url)),
             "ORCH_STORAGE": str(self._settings.storage),
@@ -153,9 +153,9 @@ class RayLauncher:
             "OMP_NUM_THREADS": "1",
         }
 
-    def _code(self, sweep: Sweep) -> dict[str, str]:
-        own = has_its_own(sweep.spec)
-        code = sweep.spec.get("code")
+    def _code(self, spec: Mapping[str, Any]) -> dict[str, str]:
+        own = has_its_own(spec)
+        code = spec.get("code")
         if not code:
             return {OWN: own} if own else {}
         directory = packages.directory(code["package"], self._settings.storage)
