@@ -88,6 +88,7 @@ def _layer_lines(layer: Layer) -> Iterator[str]:
         yield (
             f"  buffer of {each.slots:<4d}   hit rate {each.hit_rate:.3f} (LRU {each.lru:.3f}, "
             f"best possible {each.best:.3f}), {each.bytes_a_pass / 1024:.0f} KiB moved a pass"
+            + (f", {each.ahead:.0%} of the turns loaded ahead" if each.ahead else "")
         )
     for place in layer.placed:
         yield (

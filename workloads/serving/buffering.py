@@ -1,19 +1,25 @@
 """Keeps the hot experts on the device and the rest in host memory, with a measured hit rate.
 
 Experts of a batch run in the order of their numbers, so the one loaded last is needed farthest in the future: evict
-experts that this batch does not use, then last in first out (arXiv:2303.06182, sec. 5.2).
+experts that this batch does not use, then last in first out (arXiv:2303.06182, sec. 5.2). Where a layer below has
+chosen already (`pre_gated`), `fetching_ahead` loads experts while that layer computes (arXiv:2308.12066, sec. 4.2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from kernels import moe_route
 from workloads.feedforward.experts import Experts
+from workloads.feedforward.moe import MoE
+from workloads.routers.across_layers import PreGated
+from workloads.slots import LayerContext, Routing
 
 Policy = Literal["lifo", "lru"]
 
@@ -27,10 +33,11 @@ class Use(NamedTuple):
 
 @dataclass(slots=True)
 class Counter:
-    """What the buffer did. bytes_moved: from host memory to the device."""
+    """What the buffer did. fetched_ahead: loads before their turn; bytes_moved: from host memory to the device."""
 
     hits: int = 0
     misses: int = 0
+    fetched_ahead: int = 0
     bytes_moved: int = 0
 
     @property
@@ -59,15 +66,26 @@ class Residents:
     def use(self, expert: int, batch: Sequence[int]) -> tuple[Use, int | None]:
         """One turn. Args: batch, the experts that this batch uses. Returns the turn, and who was evicted for it."""
         self._turn += 1
-        hit, evicted = expert in self.used, None
-        if not hit:
-            if len(self.loaded) == self.slots:
-                evicted = self._victim(set(batch))
-                self.loaded.remove(evicted)
-                del self.used[evicted]
-            self.loaded.append(expert)
+        hit = expert in self.used
+        evicted = None if hit else self.bring(expert, batch)
         self.used[expert] = self._turn
         return Use(expert, hit), evicted
+
+    def bring(self, expert: int, batch: Sequence[int]) -> int | None:
+        """Load an expert that is not there, without using it. Args: batch, as in `use`. Returns who was evicted."""
+        evicted = None
+        if len(self.loaded) == self.slots:
+            evicted = self._victim(set(batch))
+            self.loaded.remove(evicted)
+            del self.used[evicted]
+        self.loaded.append(expert)
+        self.used[expert] = self._turn
+        return evicted
+
+    def missing(self, batch: Sequence[int]) -> list[int]:
+        """The experts of a batch to load ahead, in order: no more than there is room for beside those that stay."""
+        room = self.slots - sum(expert in self.used for expert in batch)
+        return [expert for expert in batch if expert not in self.used][: max(0, room)]
 
     def _victim(self, active: set[int]) -> int:
         if self.policy == "lru":
@@ -122,8 +140,19 @@ class BufferedExperts(nn.Module):
         host = {name: weight.detach().cpu() for name, weight in weights.items() if weight is not None}
         self._host = {name: weight.pin_memory() if pin else weight for name, weight in host.items()}
         self._on_device: dict[int, dict[str, Tensor]] = {}
+        self._copies = torch.cuda.Stream(self.device) if pin else None
+        self._ahead: set[int] = set()
         self.residents = Residents(slots, policy)
         self.counter = Counter()
+
+    def fetch_ahead(self, batch: Sequence[int]) -> None:
+        """Load experts before their turn, on CUDA beside what runs now. Args: batch, the experts of the next pass."""
+        for expert in self.residents.missing(batch):
+            self._evict(self.residents.bring(expert, batch))
+            with torch.cuda.stream(self._copies) if self._copies is not None else nullcontext():
+                self._load(expert)
+            self._ahead.add(expert)
+            self.counter.fetched_ahead += 1
 
     @torch.no_grad()
     def forward(self, rows: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,19 +165,33 @@ class BufferedExperts(nn.Module):
 
     def _fetch(self, expert: int, active: list[int]) -> dict[str, Tensor]:
         turn, evicted = self.residents.use(expert, active)
-        if evicted is not None:
-            del self._on_device[evicted]
+        self._evict(evicted)
         if turn.hit:
             self.counter.hits += 1
         else:
             self.counter.misses += 1
-            weights = {name: weight[expert] for name, weight in self._host.items()}
-            self.counter.bytes_moved += sum(w.numel() * w.element_size() for w in weights.values())
-            # clone: on a CPU "device" .to alone would share the host's memory, and nothing would be buffered
-            self._on_device[expert] = {
-                name: weight.to(self.device, non_blocking=True, copy=True) for name, weight in weights.items()
-            }
-        return self._on_device[expert]
+            self._load(expert)
+        weights = self._on_device[expert]
+        if expert in self._ahead and self._copies is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_stream(self._copies)
+            for weight in weights.values():
+                weight.record_stream(computing)
+        self._ahead.discard(expert)
+        return weights
+
+    def _evict(self, expert: int | None) -> None:
+        if expert is not None:
+            del self._on_device[expert]
+            self._ahead.discard(expert)
+
+    def _load(self, expert: int) -> None:
+        weights = {name: weight[expert] for name, weight in self._host.items()}
+        self.counter.bytes_moved += sum(w.numel() * w.element_size() for w in weights.values())
+        # copy: on a CPU "device" .to alone would share the host's memory, and nothing would be buffered
+        self._on_device[expert] = {
+            name: weight.to(self.device, non_blocking=True, copy=True) for name, weight in weights.items()
+        }
 
     def _run(self, rows: Tensor, weights: dict[str, Tensor]) -> Tensor:
         up = rows @ weights["up"]
@@ -157,3 +200,28 @@ class BufferedExperts(nn.Module):
         else:
             hidden = self.activation(rows @ weights["gate"], rows) * up
         return hidden @ weights["down"]
+
+
+@contextmanager
+def fetching_ahead(layers: Sequence[MoE]) -> Iterator[None]:
+    """Inside, a layer's buffer loads what the gate of a layer below has chosen, while that layer's experts run.
+
+    Args: layers, the mixtures of a model in the order of depth; those that are not pre-gated and buffered are left.
+    """
+    pre_gated = [layer for layer in layers if isinstance(layer.router, PreGated)]
+
+    def fetch(router: PreGated, arguments: tuple[Any, ...], _routing: Routing) -> None:
+        context: LayerContext = arguments[1]
+        depth = context.carry["pre_gated_depth"] - 1 + router.options.level
+        if (z := context.carry["pre_gated"].get(depth)) is None:
+            return
+        buffer = pre_gated[depth].experts
+        if isinstance(buffer, BufferedExperts):
+            buffer.fetch_ahead(moe_route(z.detach(), router.k)[0].unique().tolist())
+
+    handles = [layer.router.register_forward_hook(fetch) for layer in pre_gated]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -24,8 +24,7 @@ from workloads.slots import LayerContext, Router, Routing
 
 Mode = Literal["skip", "reroute"]
 
-REROUTABLE = (TopK, Switch, GShard, AdaptiveGating)
-"""Routers whose every row of the gate is one expert's vector, and nothing else depends on the expert's number."""
+_REROUTABLE = (TopK, Switch, GShard, AdaptiveGating)
 
 
 def router_norms(router: Router) -> Tensor:
@@ -34,13 +33,24 @@ def router_norms(router: Router) -> Tensor:
     Raises:
         ValueError: the router has no vector an expert (hash), or not one of the gate's.
     """
-    gate = getattr(router, "gate", None)
-    if not isinstance(gate, Gate) or len(gate.weight) != router.num_experts:
+    gate = _gate(router)
+    if gate is None:
         raise ValueError(
             f"{type(router).__name__} has no gate with one vector an expert, so its norms say nothing; "
             "prune by load instead"
         )
     return gate.weight.detach().float().norm(dim=1)
+
+
+def can_reroute(router: Router) -> bool:
+    """Whether every row of the gate is one expert's vector, and nothing else depends on the expert's number."""
+    return isinstance(router, _REROUTABLE) and _gate(router) is not None
+
+
+def _gate(router: Router) -> Gate | None:
+    """The gate, where it has one vector an expert."""
+    gate = getattr(router, "gate", None)
+    return gate if isinstance(gate, Gate) and len(gate.weight) == router.num_experts else None
 
 
 def norm_change(before: Router, after: Router) -> Tensor:
@@ -112,12 +122,13 @@ class SkippingRouter(Router):
 
 
 def _rerouted(router: Router, keep: Tensor) -> Router:
-    if not isinstance(router, REROUTABLE):
+    gate = _gate(router)
+    if not isinstance(router, _REROUTABLE) or gate is None:
         raise ValueError(
             f"{type(router).__name__} cannot be cut to fewer experts: its gate is not one vector an expert. "
             'Use mode="skip"'
         )
-    router.gate.weight = nn.Parameter(router.gate.weight.detach()[keep])
+    gate.weight = nn.Parameter(gate.weight.detach()[keep])
     router.num_experts = len(keep)
     if isinstance(router, (TopK, GShard)):
         router.k = min(int(router.k), len(keep))

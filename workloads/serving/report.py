@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from workloads.evaluate import evaluate, predictor
 from workloads.feedforward.moe import MoE
 from workloads.serving import placement
-from workloads.serving.buffering import BufferedExperts, Counter, Policy, least_misses, replay
-from workloads.serving.pruning import REROUTABLE, Mode, norm_change, pruned, router_norms, strongest
+from workloads.serving.buffering import BufferedExperts, Counter, Policy, fetching_ahead, least_misses, replay
+from workloads.serving.pruning import Mode, can_reroute, norm_change, pruned, router_norms, strongest
 from workloads.serving.recording import LoadRecord, recording
 from workloads.tasks.base import IGNORE
 from workloads.trained import Trained
@@ -32,7 +32,8 @@ RARE = 0.1
 class Buffered:
     """A buffer of `slots` experts, run over the validation data; rates are shares of the turns that hit.
 
-    best: Belady's rule, which knows the future. bytes_a_pass: moved from host memory, on average.
+    best: Belady's rule, which knows the future. bytes_a_pass: moved from host memory, on average. ahead: loads before
+    their turn over turns, where layers below choose; these hit, so that the rate may be over the best of a buffer.
     """
 
     slots: int
@@ -40,6 +41,7 @@ class Buffered:
     lru: float
     best: float
     bytes_a_pass: float
+    ahead: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ def _buffered(subject: Trained, slots: int) -> dict[str, Counter]:
     buffers = {name: BufferedExperts(layer.experts, slots) for name, layer in _mixtures(model)}
     for name, layer in list(_mixtures(model)):
         layer.experts = buffers[name]  # type: ignore[assignment]
-    _evaluate(replace(subject, model=model))
+    with fetching_ahead([layer for _, layer in _mixtures(model)]):
+        _evaluate(replace(subject, model=model))
     return {name: buffer.counter for name, buffer in buffers.items()}
 
 
@@ -198,6 +201,7 @@ def _layer(
                 rate("lru", slots),
                 1 - least_misses(trace, slots) / turns,
                 counters[name].bytes_moved / loads.shape[1],
+                counters[name].fetched_ahead / turns,
             )
             for slots, counters in buffered.items()
         ),
@@ -231,7 +235,7 @@ def _prunings(
     if len(known) == len(layers):
         rankings = {by_vectors: known} | rankings
     modes: list[Mode] = ["skip"] if not any(layer.router.reads_outputs for layer in layers.values()) else []
-    modes += ["reroute"] if all(isinstance(layer.router, REROUTABLE) for layer in layers.values()) else []
+    modes += ["reroute"] if all(can_reroute(layer.router) for layer in layers.values()) else []
     fewest = min(layer.num_experts for layer in layers.values())
     count = max(1, 3 * fewest // 4) if keep is None else keep
     for by, ranking in rankings.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def a_trial(corpus: Path, directory: Path, steps: int = 4, **router: object) -> Trained:
+def a_trial(corpus: Path, directory: Path, steps: int = 4, layers: int = 1, **router: object) -> Trained:
     feedforward = {"name": "moe", "num_experts": E, "expert_hidden": 8, "router": {"name": "topk", **router}}
     config = {
         "task": {"name": "bytes_lm", "corpus": str(corpus)},
-        "model": {"d_model": 16, "n_layers": 1, "mixer": "mingru", "feedforward": feedforward},
+        "model": {"d_model": 16, "n_layers": layers, "mixer": "mingru", "feedforward": feedforward},
         "training": {"steps": steps, "batch_size": 4, "sequence_length": 16, "eval_every": steps, "extrapolate": [],
                      "figures": False, "ema_decay": 0.5},
     }  # fmt: skip
@@ -47,6 +48,15 @@ def test_buffers_hit_at_most_as_often_as_the_best_and_all_policies_agree_where_a
     assert small.hit_rate <= small.best
     assert small.bytes_a_pass > all_fit.bytes_a_pass
     assert small.hit_rate < all_fit.hit_rate == pytest.approx(all_fit.best) == pytest.approx(all_fit.lru)
+
+
+def test_a_gate_below_fills_the_buffer_before_the_turn_of_the_layer_above(corpus, tmp_path):
+    subject = a_trial(corpus, tmp_path, layers=2, name="pre_gated", k=1)
+    token_by_token = replace(subject.trial, training=replace(subject.trial.training, batch_size=1, sequence_length=1))
+    found = report(replace(subject, trial=token_by_token), slots=[1])
+    (first,), (second,) = (layer.buffered for layer in found.layers)
+    assert first.ahead == 0 < second.ahead
+    assert first.hit_rate < 1 == second.hit_rate
 
 
 def test_loads_and_shares_add_up(subject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from workloads import build_feedforward
 from workloads.feedforward.moe import MoE
 from workloads.serving import placement
-from workloads.serving.buffering import BufferedExperts, Residents, least_misses, replay
+from workloads.serving.buffering import BufferedExperts, Residents, fetching_ahead, least_misses, replay
 from workloads.serving.padding import expected_waste, padded_mix
-from workloads.serving.pruning import norm_change, pruned, router_norms, strongest
+from workloads.serving.pruning import can_reroute, norm_change, pruned, router_norms, strongest
 from workloads.serving.recording import recording
 from workloads.slots import LayerContext
 
@@ -103,6 +104,26 @@ def test_routers_without_vectors_have_no_norms():
         pruned(layer, [0, 1], "reroute")
 
 
+@pytest.mark.parametrize("router", ["cmr", "pre_gated", "deepseek_moe", "acm"])
+def test_gates_without_one_vector_an_expert_are_not_cut(router):
+    torch.manual_seed(0)
+    layer = build_feedforward("moe", D, num_experts=E, router=router)
+    assert not can_reroute(layer.router)
+    with pytest.raises(ValueError, match='mode="skip"'):
+        pruned(layer, [0, 1], "reroute")
+    assert pruned(layer, [0, 1])(hidden()).shape == (B, T, D)
+
+
+@pytest.mark.parametrize("router", ["rmoe", "aw_moe", "gshard", "switch", "adaptive_gating", "eom"])
+def test_gates_with_one_vector_an_expert_are_cut_to_the_kept_ones(router):
+    torch.manual_seed(0)
+    layer = build_feedforward("moe", D, num_experts=E, router=router).eval()
+    cut = pruned(layer, [1, 4, 6], "reroute")
+    plan = cut.router(hidden().view(N, D), LayerContext(shape=(B, T)))
+    assert plan.expert.max() < 3
+    assert cut(hidden()).isfinite().all()
+
+
 @pytest.mark.parametrize("keep", [[], [3, 1], [0, 0], [0, E]])
 def test_experts_to_keep_must_exist_once_each(keep):
     with pytest.raises(ValueError, match="ascending, once each"):
@@ -180,6 +201,71 @@ def test_buffered_experts_give_the_same_output_and_measure_their_hits():
     assert (counter.hits, counter.misses) == (sum(u.hit for u in uses), sum(not u.hit for u in uses))
     assert 0 < counter.hit_rate < 1
     assert counter.bytes_moved == counter.misses * size
+
+
+def a_stack(level: int = 1, depth: int = 3, slots: int = 4) -> list[MoE]:
+    """Pre-gated layers of one model, their experts behind buffers."""
+    layers = [moe_layer(level) for _ in range(depth)]
+    for index, layer in enumerate(layers):
+        layer.place(layers, index)
+    for layer in layers:
+        layer.experts = BufferedExperts(layer.experts, slots=slots)
+    return layers
+
+
+def moe_layer(level: int) -> MoE:
+    router = {"name": "pre_gated", "level": level, "k": 1}
+    return build_feedforward("moe", D, num_experts=E, expert_hidden=8, router=router).eval()
+
+
+def decode(layers: list[MoE], steps: int = 12) -> torch.Tensor:
+    """Pass token by token through all layers."""
+    outputs = []
+    for x in hidden(batch=1)[0, :steps]:
+        where, stream = LayerContext(), x.view(1, 1, D)
+        for where.layer, layer in enumerate(layers):
+            stream = stream + layer(stream, where)
+        outputs.append(stream)
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_gate_below_has_the_experts_there_before_their_turn(level):
+    torch.manual_seed(0)
+    plain = a_stack(level)
+    ahead = copy.deepcopy(plain)
+    expected = decode(plain)
+    with fetching_ahead(ahead):
+        assert torch.equal(decode(ahead), expected)
+    for depth, (layer, other) in enumerate(zip(ahead, plain, strict=True)):
+        counter = layer.experts.counter
+        assert other.experts.counter.misses > 1
+        if depth < level:
+            assert (counter.misses, counter.fetched_ahead) == (other.experts.counter.misses, 0)
+        else:
+            assert (counter.misses, counter.fetched_ahead) == (0, other.experts.counter.misses)
+        assert counter.bytes_moved == other.experts.counter.bytes_moved
+
+
+def test_the_next_layer_s_experts_are_on_their_way_before_this_layer_s_run():
+    torch.manual_seed(0)
+    first, second = layers = a_stack(depth=2)
+    order: list[str] = []
+    first.experts.register_forward_pre_hook(lambda *_: order.append("first layer runs"))
+    second.experts.register_forward_pre_hook(lambda *_: order.append("second layer runs"))
+    load = second.experts._load
+    second.experts._load = lambda expert: (order.append("second layer's expert is loaded"), load(expert))
+    with fetching_ahead(layers):
+        decode(layers, steps=1)
+    assert order == ["second layer's expert is loaded", "first layer runs", "second layer runs"]
+
+
+def test_no_more_is_fetched_ahead_than_there_is_room_for():
+    residents = Residents(3)
+    for expert in (0, 5):
+        residents.use(expert, [expert])
+    assert residents.missing([1, 2, 5, 6]) == [1, 2]
+    assert residents.missing([0, 5]) == []
 
 
 def test_a_buffer_needs_a_slot_and_a_known_policy():
