@@ -236,8 +236,8 @@ class TestEnding:
         with pytest.raises(IllegalMove):
             store.trials.end_trial(trial.id, T.PENDING, reason="", now=NOW)
 
-    def test_cancelling_is_not_the_drivers(self, store: Store) -> None:
-        trial = started(store)
+    def test_cancelling_what_waits_is_not_the_drivers(self, store: Store) -> None:
+        [trial] = planned(store)
         with pytest.raises(IllegalMove):
             store.trials.end_trial(trial.id, T.CANCELLED, reason="", now=NOW)
 
@@ -252,10 +252,9 @@ class TestEnding:
         trial = started(store)
         assert store.trials.end_trial(trial.id, T.PENDING, reason="node lost", now=NOW).failures == 0
 
-    @pytest.mark.parametrize("state", [T.RUNNING, T.PAUSED])
-    def test_only_ends_and_pending(self, store: Store, state: TrialState) -> None:
-        with pytest.raises(IllegalMove, match="to an end or back to pending"):
-            store.trials.end_trial(started(store).id, state, reason="", now=NOW)
+    def test_a_start_is_no_end(self, store: Store) -> None:
+        with pytest.raises(IllegalMove, match="does not move a trial to running"):
+            store.trials.end_trial(started(store).id, T.RUNNING, reason="", now=NOW)
 
     def test_unknown(self, store: Store) -> None:
         with pytest.raises(NotFound):
