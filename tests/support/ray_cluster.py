@@ -37,6 +37,8 @@ DRIVE = Path(__file__).with_name("drive.py")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_memory_usage_threshold": "0.99", "RAY_worker_niceness": "0"}
 # A sweep's start takes 16 s on two idle cores, and 80 s were seen on two that ten others shared
 PATIENCE_S = 240
+# One each a cluster, kept by Ray itself whatever runs
+OF_THE_CLUSTER = {"TrainStateActor", "_AutoscalingCoordinatorActor"}
 T = TypeVar("T")
 
 
@@ -154,12 +156,13 @@ def train_workers(head: Head) -> list[psutil.Process]:
 
 
 def held_on(head: Head) -> list[str]:
-    """Actors that live and placement groups that hold something, by name, as Ray tells."""
+    """Actors that live and placement groups that hold something, by name, as Ray tells; Ray's own left out."""
     held = []
     for kind, ended in (("actors", "DEAD"), ("placement_groups", "REMOVED")):
         with urllib.request.urlopen(f"{head.dashboard_url}/api/v0/{kind}?limit=10000", timeout=30) as answer:
             found = json.load(answer)["data"]["result"]["result"]
-        held += [f"{kind}: {each.get('class_name') or each.get('name')}" for each in found if each["state"] != ended]
+        living = [each.get("class_name") or each.get("name") for each in found if each["state"] != ended]
+        held += [f"{kind}: {name}" for name in living if name not in OF_THE_CLUSTER]
     return held
 
 
