@@ -45,8 +45,8 @@ def row(mixer: Mixer, config: dict[str, Any], *columns: str) -> None:
 def parity(seeds: range) -> None:
     """Accuracy on trained lengths, on 41 to 94 and on 203 to 256 bits."""
     print("| mixer | seed | 3-40 bits | 41-94 bits | 203-256 bits | s |\n|---|---:|---:|---:|---:|---:|")
-    for mixer, lr in PARITY:
-        for seed in seeds:
+    for seed in seeds:
+        for mixer, lr in PARITY:
             config = {
                 "task": {"name": "parity", "answer": "each"},
                 "model": {"d_model": 32, "n_layers": 1, "mixer": mixer},
@@ -63,9 +63,9 @@ def decay(seeds: range) -> None:
     """Half-life of each layer's state after training."""
     columns = " | ".join(f"layer {i}" for i in range(LAYERS))
     print(f"| mixer | seed | {columns} | s |\n|---|{'---:|' * (LAYERS + 2)}")
-    for bounded in (True, False):
-        mixer = {"name": "hgrn", "lower_bound": bounded}
-        for seed in seeds:
+    for seed in seeds:
+        for bounded in (True, False):
+            mixer = {"name": "hgrn", "lower_bound": bounded}
             config = {
                 "model": {"d_model": 32, "n_layers": LAYERS, "mixer": mixer},
                 "training": {"steps": 300, "eval_every": 300, "extrapolate": []},
