@@ -19,7 +19,7 @@ from orchestrator.matching import Sizer
 from orchestrator.planning import Plan
 from orchestrator.ports import BoardStore, SweepStore, TrialStore
 from orchestrator.records import NewTrial, Trial
-from orchestrator.replay import Rule, asha, hyperband, median_rule, replay
+from orchestrator.replay import MEDIAN_OF, Rule, asha, hyperband, median_rule, replay
 from orchestrator.report import PlannedSize, PrunerReplay, TimeEstimate
 from orchestrator.spec import SweepSpec
 
@@ -201,7 +201,8 @@ def _replayed(spec: SweepSpec, plan: Plan, history: History) -> PrunerReplay | N
             make = partial(hyperband, rule.grace_steps, int(rule.reduction_factor), most, spec.name)
             words = "hyperband with eta = {eta:g}"
         case _:
-            make, words = partial(median_rule, rule.grace_steps), "the median rule"
+            least = rule.options.get("min_samples_required", MEDIAN_OF)
+            make, words = partial(median_rule, rule.grace_steps, least), "the median rule"
     outcome = replay(curves, make)
     if outcome is None:
         return None

@@ -22,7 +22,7 @@ Rule = Callable[[int, int, float], bool]
 SLOTS = 4
 LEAST_CURVES = 4
 MEDIAN_OF = 3
-"""Other trials that the median rule waits for."""
+"""Other trials that the median rule waits for, where the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def hyperband(grace_steps: int, reduction_factor: int, max_steps: int, name: str
     return stops
 
 
-def median_rule(grace_steps: int) -> Rule:
-    """Stops where the best value so far is worse than the median of the running means of the others."""
+def median_rule(grace_steps: int, least: int = MEDIAN_OF) -> Rule:
+    """Stops where the best value so far is worse than the median of the running means of `least` others or more."""
     seen: dict[int, list[tuple[int, float]]] = {}
 
     def stops(trial: int, step: int, value: float) -> bool:
@@ -106,7 +106,7 @@ def median_rule(grace_steps: int) -> Rule:
         if step < grace_steps:
             return False
         others = [points for other, points in seen.items() if other != trial and points[-1][0] >= step]
-        if len(others) < MEDIAN_OF:
+        if len(others) < least:
             return False
         means = [fmean(v for at, v in points if grace_steps <= at <= step) for points in others]
         return min(v for _, v in seen[trial]) > median(means)

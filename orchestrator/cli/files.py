@@ -10,9 +10,9 @@ import yaml
 
 from orchestrator.cli.connect import read_file
 from orchestrator.forecast import forecast
+from orchestrator.matching import Sizer
 from orchestrator.packages import Package, pack
 from orchestrator.report import PlanDocument
-from orchestrator.sizing import SubprocessSizer
 from orchestrator.spec.compose import compose
 from orchestrator.spec.document import Document
 from orchestrator.spec.operations import code_of
@@ -31,16 +31,17 @@ class SweepFile:
     accepted: Accepted
     package: Package | None = None
 
-    def plan(self, *, costs: bool) -> PlanDocument:
-        """What it would do, as far as this machine alone can tell. costs: with sizes and time."""
-        if not costs:
-            return plan_document(self.accepted)
-        with SubprocessSizer() as sizer:
-            return plan_document(self.accepted, 0, forecast(self.accepted.spec, self.accepted.plan, sizer))
+    def plan(self, sizer: Sizer | None) -> PlanDocument:
+        """What it would do, as far as this machine alone can tell. sizer: where sizes and time are asked for."""
+        told = forecast(self.accepted.spec, self.accepted.plan, sizer) if sizer else None
+        return plan_document(self.accepted, 0, told)
 
 
-def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFile:
+def load(path: Path, profile: str | None, assignments: Sequence[str], sizer: Sizer) -> SweepFile:
     """Read, merge and check a sweep file; the cluster's size is the coordinator's to check.
+
+    Args:
+        sizer: works out sizes, for `match`.
 
     Raises:
         BadInput: with every complaint.
@@ -58,8 +59,7 @@ def load(path: Path, profile: str | None, assignments: Sequence[str]) -> SweepFi
         document = compose(path, read, profile=profile, assignments=assignments)
     merged = len(texts) > 1 or profile is not None or bool(assignments)
     text = _merged_text(document, texts, profile, assignments) if merged else texts[path]
-    with SubprocessSizer() as sizer:
-        return SweepFile(document, text, check(document, None, sizer), package)
+    return SweepFile(document, text, check(document, None, sizer), package)
 
 
 def _package(document: Document, file: Path) -> Package | None:

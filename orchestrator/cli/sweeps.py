@@ -70,8 +70,10 @@ def submit(
         return plan(file, profile=profile, assignments=assignments, format=format)
     # Reading a sweep file takes pydantic and YAML, which most commands do without.
     from orchestrator.cli.files import load
+    from orchestrator.sizing import SubprocessSizer
 
-    loaded = load(file, profile, assignments or [])
+    with SubprocessSizer() as sizer:
+        loaded = load(file, profile, assignments or [], sizer)
     client = connect(start=True)
     if loaded.package is not None:
         client.bring(loaded.package)
@@ -216,12 +218,14 @@ def _checked(
     file: Path, profile: str | None, assignments: list[str] | None, *, costs: bool
 ) -> tuple[report.PlanDocument, files.SweepFile]:
     from orchestrator.cli.files import load
+    from orchestrator.sizing import SubprocessSizer
 
-    loaded = load(file, profile, assignments or [])
-    client = _running_client()
-    if client:
-        return client.check(loaded.text, str(file), forecast=costs), loaded
-    return loaded.plan(costs=costs), loaded
+    with SubprocessSizer() as sizer:
+        loaded = load(file, profile, assignments or [], sizer)
+        client = _running_client()
+        if client:
+            return client.check(loaded.text, str(file), forecast=costs), loaded
+        return loaded.plan(sizer if costs else None), loaded
 
 
 def _running_client() -> Client | None:
