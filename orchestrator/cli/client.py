@@ -50,7 +50,7 @@ class Client:
 
     def bring(self, package: Package) -> report.CodeDocument:
         """Bring a sweep's own code, ahead of its file."""
-        headers = {"Content-Type": "application/zip"}
+        headers = {"Content-Type": "application/octet-stream"}
         return self._ask(report.CodeDocument, "PUT", f"/code/{package.name}", content=package.content, headers=headers)
 
     def check(self, text: str, file: str, *, forecast: bool = False) -> report.PlanDocument:

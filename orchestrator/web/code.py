@@ -21,7 +21,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
 
     @router.put("/code/{package}", status_code=201, responses=answers(400, 413, 422))
     def put_code(
-        package: Name, content: Annotated[bytes, Body(media_type="application/zip")], _: Submitter
+        package: Name, content: Annotated[bytes, Body(media_type="application/octet-stream")], _: Submitter
     ) -> report.CodeDocument:
         """Bring a code package. Bringing it again changes nothing."""
         return report.CodeDocument(package=package, files=packages.unpack(package, content, service.storage))

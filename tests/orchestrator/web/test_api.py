@@ -134,7 +134,7 @@ def test_a_sweeps_code_comes_before_its_file(client, service, tmp_path):
     assert refused.status_code == 422
     assert "has not come here" in refused.json()["error"]
     path = f"/api/v1/code/{package.name}"
-    headers = {"Content-Type": "application/zip"}
+    headers = {"Content-Type": "application/octet-stream"}
     assert client.put(path, content=b"nonsense", headers=headers).status_code == 422
     for _ in range(2):
         answer = client.put(path, content=package.content, headers=headers)
