@@ -63,7 +63,7 @@ EXPECTED = {
     "gshard": Moves("second_frac", falls),
     "gumbel": Moves("entropy_norm", falls),
     "gw_moe": Moves("broadcast_frac", falls, {"slots": 0, "threshold": 0.9, "balance_weight": 0.0}),
-    "hash": Moves("hash_bound", nonzero),
+    "hash": Moves("util_max", falls, {"table": "balanced", "counting": 0.3}),
     "hypermoe": Moves("adapter_rms", rises),
     "loss_free": Moves("bias_spread", rises),
     "mixture_of_depths": Moves("predictor_accuracy", rises, {"capacity": 0.25, "predictor_weight": 1.0}),
