@@ -1,7 +1,8 @@
 """Fits the learners of an adaptive computation module to a trained layer, before it is trained end to end.
 
 Phases 1 and 2 of arXiv:2312.10193, sec. 3.2: learners fit what the ones before them left, then the gate is taught
-where another learner no longer helps. Shapes: N tokens, D width, E learners.
+where another learner no longer helps. `workloads.distil` does it to whole models.
+Shapes: N tokens, D width, E learners.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class ACM:
     n(t) in {0..E} by a two-layer gate of E + 1 logits; y_t = Σ_{i < n(t)} F_i(x_t). Training draws n by
     straight-through Gumbel softmax and runs all learners, so that each choice has a gradient; evaluation takes the
     argmax and runs n of them. Losses: |mean n/E − target|; ln(E + 1) − H(mean choice); 1 − mean |difference of the
-    sequences' mean n/E|. Their weights are chosen here, the paper's are not known. `workloads.feedforward.distil` fits
-    the learners to a trained dense layer first, as the paper does.
+    sequences' mean n/E|. Their weights are chosen here, the paper's are not known. `python -m workloads.distil`
+    fits the learners to a trained dense model first, as the paper does.
     """
 
     name: Literal["acm"] = "acm"
