@@ -62,6 +62,8 @@ def put_all(cache: Path) -> None:
     put(cache, "sotu", {f"data/{1790 + i}_x.txt": f"speech {i}".encode() for i in range(40)})
     verses = "\n".join(json.dumps({"book": "x", "text": f"verse {i}"}) for i in range(300))
     put(cache, "king_james", {"bible/data/kjv.jsonl": verses.encode()})
+    put(cache, "fortunes", {"usr/share/games/fortunes/a": b"".join(b"saying %d\n%%\n" % i for i in range(200))})
+    put(cache, "perl_pod", {f"usr/share/perl/5/pod/perl{i}.pod": b"=head1 page %d\n" % i * 9 for i in range(40)})
     put(cache, "jargon_file", {"usr/share/doc/jargon-text/jargon.txt.gz": gzip.compress(b"hack " * 100)})
     put(cache, "wikipedia_excerpt", {dataset("wikipedia_excerpt").members[0]: bz2.compress(b"<page> " * 100)})
 

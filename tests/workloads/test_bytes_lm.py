@@ -99,7 +99,16 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path):
     (tmp_path / "b" / "x.txt").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / ".hidden").write_text("no")
-    assert corpora.read_corpus(str(tmp_path)) == b"first\nsecond"
+    assert corpora.read_corpus(str(tmp_path)).data == b"first\nsecond"
+
+
+def test_a_folder_of_three_parts_keeps_its_split(tmp_path: Path):
+    for part, text in (("train", "a" * 200), ("valid", "b" * 90), ("test", "c" * 70)):
+        (tmp_path / f"wiki.{part}.tokens").write_text(text)
+    task = build_task("bytes_lm", corpus=str(tmp_path))
+    assert bytes(task.train_bytes) == b"a" * 200
+    assert bytes(task.validation_bytes) == b"b" * 90
+    assert bytes(task.bytes[task.test_start :]) == b"c" * 70
 
 
 def test_a_corpus_that_is_not_there_is_named_with_what_would_do():
@@ -114,6 +123,8 @@ def test_a_text_too_short_to_validate_on_is_refused(tmp_path: Path):
 
 
 def test_the_standard_library_is_a_corpus():
-    data = corpora.read_corpus("python_stdlib")
-    assert 5_000_000 < len(data) < 50_000_000
-    assert b"def rglob" in data
+    text = corpora.read_corpus("python_stdlib")
+    assert 5_000_000 < len(text.data) < 50_000_000
+    assert b"def rglob" in text.data
+    # 18 twentieths of the files, whatever this Python's are
+    assert 0.8 < text.validation_start / len(text.data) < 0.98

