@@ -34,15 +34,22 @@ def pause(reference: str, *, user: str, store: SweepStore, clock: Clock) -> Swee
     return store.wish(sweep.id, Wish.PAUSE, user=user, reason=f"paused by {user}", now=clock.now())
 
 
-def resume(reference: str, *, user: str, store: SweepStore, clock: Clock) -> Sweep:
-    """Ask for a paused sweep to go on from its checkpoints. One that is not paused stays as it is.
+def resume(reference: str, *, user: str, store: SweepStore, trials: TrialStore, clock: Clock) -> Sweep:
+    """Ask for a paused sweep to go on from its checkpoints, or for those of its trials that were paused one by one.
+
+    What is not paused stays as it is.
 
     Raises:
         NotFound: no sweep goes by that name or number.
     """
     sweep = store.find_sweep(reference)
-    if sweep.state in SWEEP_ENDS or sweep.wish is not Wish.PAUSE:
+    if sweep.state in SWEEP_ENDS or sweep.wish is Wish.CANCEL:
         return sweep
+    if sweep.wish is Wish.RUN:
+        for trial in trials.trials(sweep.id):
+            if trial.state is TrialState.PAUSED:
+                resume_trial(trial.id, user=user, trials=trials, clock=clock)
+        return store.sweep(sweep.id)
     return store.wish(sweep.id, Wish.RUN, user=user, reason=f"resumed by {user}", now=clock.now())
 
 

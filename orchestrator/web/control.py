@@ -60,7 +60,9 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     def resume_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:
         """Ask for a paused sweep to go on."""
         user = who.acting_for(user)
-        return summary(control.resume(number(who, reference), user=user, store=sweeps, clock=clock))
+        return summary(
+            control.resume(number(who, reference), user=user, store=sweeps, trials=service.trials, clock=clock)
+        )
 
     @router.post("/retry", status_code=202)
     def retry_sweep(reference: Reference, who: Submitter, user: User = "anonymous") -> report.SweepSummary:

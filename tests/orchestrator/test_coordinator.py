@@ -246,7 +246,7 @@ def test_being_paused_or_preempted_often_does_not_fail_a_sweep(coordinator, stor
             assert state(store, sweep) is SweepState.PAUSED
             assert launcher.drivers[f"fake-{sweep.id}-{attempt}"] is DriverStatus.STOPPED
             tick(coordinator, 2)
-            resume(sweep.name, user="u", store=store.sweeps, clock=FixedClock())
+            resume(sweep.name, user="u", store=store.sweeps, trials=store.trials, clock=FixedClock())
         else:
             launcher.drivers[f"fake-{sweep.id}-{attempt}"] = DriverStatus.DIED
             tick(coordinator)
@@ -310,8 +310,9 @@ def test_a_running_sweep_takes_up_a_retried_trial(coordinator, store, launcher, 
     assert state(store, sweep) is SweepState.RUNNING
 
 
+@pytest.mark.parametrize("one_by_one", [True, False])
 def test_a_sweep_of_which_people_keep_all_that_is_left_is_paused_until_they_let_one_go(
-    coordinator, store, launcher, queue
+    coordinator, store, launcher, queue, one_by_one
 ):
     sweep = queue()
     tick(coordinator, 3)
@@ -329,7 +330,10 @@ def test_a_sweep_of_which_people_keep_all_that_is_left_is_paused_until_they_let_
     now = store.sweeps.sweep(sweep.id)
     assert (now.state, now.reason) == (SweepState.PAUSED, "of its trials, 1 is open, and paused")
     assert store.trials.trial(second.id).state is TrialState.PAUSED
-    resume_trial(second.id, **means)
+    if one_by_one:
+        resume_trial(second.id, **means)
+    else:
+        resume(sweep.name, store=store.sweeps, **means)
     tick(coordinator, 4)
     assert state(store, sweep) is SweepState.RUNNING
     assert store.trials.trial(second.id).state is TrialState.PENDING
