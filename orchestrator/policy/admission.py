@@ -170,7 +170,7 @@ def _releases(work: _Work) -> list[tuple[float, Demand]]:
 
 def _fill_gaps(work: _Work) -> None:
     """What is free beside, or until, what waits for more room than there is."""
-    free, slots, quotas = work.admission.free, work.admission.slots, work.rules.quotas
+    free, slots, quotas, kept = work.admission.free, work.admission.slots, work.rules.quotas, work.kept
     barred = {*work.admission.victims, work.admission.head.sweep_id if work.admission.head else 0}
     for demand in work.division.order:
         if demand.gpus > free.gpus + SLACK or demand.cpus > free.cpus + SLACK:
@@ -178,8 +178,11 @@ def _fill_gaps(work: _Work) -> None:
         # A project with a quota does not borrow: what it holds beyond its share would have to be counted again
         if demand.sweep_id in barred or demand.project in quotas:
             continue
+        lasts_s = demand.trial_s or work.rules.guess_s
+        # Not even one trial of it: of thousands that wait, how long the whole would last is then not asked
+        if kept is not None and lasts_s > kept.until_s and not kept.spare.fits(demand):
+            continue
         if demand.sweep_id not in slots and not work.take(demand, demand.duration_s(1, work.rules)):
             continue
-        lasts_s = demand.trial_s or work.rules.guess_s
         while slots[demand.sweep_id] < demand.trials and work.take(demand, lasts_s):
             pass
