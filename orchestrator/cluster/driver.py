@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
@@ -67,7 +68,8 @@ def drive(
         sizer: what proposals of a sweep with `match` are matched by.
 
     Returns:
-        An exit code: 0 when every trial has ended, 143 when asked to stop (SIGTERM), 1 otherwise.
+        An exit code: 0 when every trial has ended, 1 otherwise. Where it has to end before its trials did, it does
+        not return: the process ends, with 143 when asked to stop (SIGTERM).
     """
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -97,10 +99,18 @@ def drive(
         _run(sweep, trials, proposals, settings, sweeps, rows, resources, source, limits, nodes, halt, sizer)
     except _Halted:
         LOG.warning("halted: %s", halt.why)
+        _exit(_close(sweep_id, rows, halt.why))
     finally:
         with suppress(Exception):
             ray.shutdown()
     return _close(sweep_id, rows, halt.why)
+
+
+def _exit(code: int) -> NoReturn:
+    """Threads of Train are at work yet: to shut Ray down under them would end the process with a code of Ray's own."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _run(

@@ -59,6 +59,8 @@ class Pool:
         self._drained: frozenset[str] = frozenset()
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
+        self._broken_in_a_row = 0
+        self._last_break = ""
         self.size = 0
 
     def __enter__(self) -> Pool:
@@ -111,9 +113,14 @@ class Pool:
             self._start_group()
 
     def _look_for_broken(self) -> None:
-        for slot in ray.get(self._mailbox.view.remote()):
+        slots = ray.get(self._mailbox.view.remote())
+        for slot in slots:
             if slot.losses_in_a_row >= STARTS_BEFORE_GIVING_UP:
                 self._give_up(f"{slot.name} does not start, {slot.losses_in_a_row} times in a row: {slot.last_loss}")
+        if any(slot.pids for slot in slots):
+            self._broken_in_a_row = 0
+        if self._broken_in_a_row >= STARTS_BEFORE_GIVING_UP:
+            self._give_up(f"no group can be kept, {self._broken_in_a_row} times in a row: {self._last_break}")
 
     def _start_group(self) -> None:
         number = next(n for n in range(len(self._groups) + 1) if f"slot-{n}" not in self._groups)
@@ -127,7 +134,12 @@ class Pool:
         try:
             self._trainer(slot).fit()
         except Exception as error:
+            if self._closing.is_set():
+                # The driver's end took it along; to ask Ray for anything now would join the cluster anew
+                return
             reason = f"its group could not be kept: {error}"
+            # Train gave the whole run up, workers or none; the next one may fare no better
+            self._broken_in_a_row, self._last_break = self._broken_in_a_row + 1, _last_line(error)
             LOG.exception("%s ended", slot)
         ray.get(self._mailbox.close.remote(slot, reason))
         del self._groups[slot]
@@ -180,4 +192,13 @@ def _named_pools() -> set[str]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _lines(error)[0]
+
+
+def _last_line(error: Exception) -> str:
+    """Of an error that came over from another process, its cause."""
+    return _lines(error)[-1]
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]

@@ -119,6 +119,16 @@ def test_sigterm_is_answered_before_the_groups_are_up(lab: Lab) -> None:
     assert lab.trials(sweep)[0].state is TrialState.PENDING
 
 
+def test_a_driver_whose_groups_cannot_be_kept_gives_up_and_says_why(lab: Lab) -> None:
+    sweep = lab.add([tiny_config()], slots=1)
+    runs = lab.settings.storage / "sweeps" / str(sweep.id) / "ray"
+    runs.mkdir(parents=True)
+    (runs / f"{sweep.name}-{sweep.id}-slot-0").write_text("in the way")
+    assert lab.drive(sweep).wait(timeout=PATIENCE_S) == 1
+    assert "no group can be kept, 5 times in a row" in lab.driver_log(sweep).read_text()
+    assert lab.trials(sweep)[0].state is TrialState.PENDING
+
+
 def test_a_driver_whose_sweep_was_closed_leaves_it_alone_and_holds_nothing(lab: Lab) -> None:
     sweep = lab.add([tiny_config(steps=100_000, eval_every=20)] * 50, slots=2)
     driver = lab.drive(sweep)
