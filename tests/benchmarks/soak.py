@@ -90,9 +90,8 @@ class Use:
 
     def _submit(self) -> None:
         name = f"soak-{next(self._numbers)}"
-        # Other learning rates each time, so that none has a result already
-        text = sweep_of(name, TRIALS).replace("min: 0.0001", f"min: {1e-4 + 1e-9 * next(self._numbers)!r}")
-        answer = self._service.http.post("/sweeps", json={"text": text, "file": "soak.yaml", "user": "soak"})
+        body = {"text": sweep_of(name, TRIALS), "file": "soak.yaml", "user": "soak", "rerun": True}
+        answer = self._service.http.post("/sweeps", json=body)
         answer.raise_for_status()
         threading.Thread(target=self._watch, args=(answer.json()["sweep_id"],), daemon=True).start()
 
