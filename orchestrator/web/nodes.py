@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from orchestrator import control, report
-from orchestrator.records import Place
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web.auth import Admin, Viewer
 from orchestrator.web.control import User
@@ -24,26 +23,27 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     router = APIRouter(prefix="/nodes", tags=["nodes"], responses=answers(503))
     nodes = service.nodes
 
-    def document(place: Place) -> report.NodeDocument:
-        return report.node_document(place, drained=place.node_id in nodes.drained())
-
     @router.get("")
     def list_nodes(_: Viewer) -> list[report.NodeDocument]:
         """What the cluster consists of."""
-        return [document(place) for place in service.launcher.capacity().places]
+        drained = nodes.drained()
+        return [
+            report.node_document(place, drained=place.node_id in drained)
+            for place in service.launcher.capacity().places
+        ]
 
     @router.post("/{node}/drain", status_code=202, responses=answers(404, 422))
     def drain_node(node: Node, who: Admin, user: User = "anonymous") -> report.NodeDocument:
         """Have trials leave a node at their next reports, and start none there."""
         place = control.find_node(node, service.launcher.capacity().places)
         nodes.drain(place.node_id, user=who.acting_for(user), now=service.clock.now())
-        return document(place)
+        return report.node_document(place, drained=True)
 
     @router.post("/{node}/undrain", status_code=202, responses=answers(404, 422))
     def undrain_node(node: Node, _: Admin) -> report.NodeDocument:
         """Let a node be used again."""
         place = control.find_node(node, service.launcher.capacity().places)
         nodes.undrain(place.node_id)
-        return document(place)
+        return report.node_document(place, drained=False)
 
     return router
