@@ -20,7 +20,7 @@ from workloads.tasks.music import toy_chorale
 def put(cache: Path, name: str, files: Mapping[str, bytes]) -> Path:
     """Install `files` (bytes by path) as the data set `name`."""
     entry = dataset(name)
-    with store.work_folder(cache) as work:
+    with store.work_folder(entry, cache) as work:
         root = work / "files"
         for path, data in files.items():
             target = root / path

@@ -95,10 +95,13 @@ def locked(entry: DataSet, cache: Path) -> Iterator[None]:
 
 
 @contextmanager
-def work_folder(cache: Path) -> Iterator[Path]:
-    """A folder on the cache's disk that is gone afterwards."""
+def work_folder(entry: DataSet, cache: Path) -> Iterator[Path]:
+    """A folder on the cache's disk that is gone afterwards, as is what a killed process left; hold the entry's lock."""
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as path:
+    prefix = f".making-{entry.name}-"
+    for left in cache.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=cache) as path:
         yield Path(path)
 
 

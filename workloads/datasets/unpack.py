@@ -28,7 +28,7 @@ def fetch(entry: DataSet, cache: Path) -> Path:
         found = store.place(entry, cache)
         if found is not None:
             return found
-        with store.work_folder(cache) as work:
+        with store.work_folder(entry, cache) as work:
             files = work / "files"
             files.mkdir()
             unpacked = _unpacked(entry, work)

