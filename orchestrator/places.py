@@ -5,7 +5,7 @@ Selectors are Ray's: `big`, `!big`, `in(a, b)`, `!in(a, b)` for the value of a n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.records import Capacity, Place
@@ -13,7 +13,16 @@ from orchestrator.spec.operations import Resources
 from workloads.errors import nearest
 
 POOL_LABEL = "pool"
-"""A node with this label is of that pool alone; nodes without it are the default pool, whose name is empty."""
+"""A node with this label is of that pool alone; nodes of no pool are the default one, whose name is empty."""
+
+POOL_RESOURCE = "pool:"
+"""What a node offers of a custom resource `pool:h100` makes it one of pool h100, where it has no such label."""
+
+
+def pool_of(labels: Mapping[str, str], resources: Iterable[str]) -> str:
+    """The pool of a node with these labels, which offers these resources."""
+    offered = sorted(name.removeprefix(POOL_RESOURCE) for name in resources if name.startswith(POOL_RESOURCE))
+    return labels.get(POOL_LABEL) or (offered[0] if offered else "")
 
 
 def selectors_of(resources: Resources) -> dict[str, str]:

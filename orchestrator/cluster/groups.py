@@ -23,7 +23,6 @@ from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.watch import Bounds
 from orchestrator.cluster.worker import serve
-from orchestrator.places import POOL_LABEL
 
 LOG = logging.getLogger(__name__)
 LOOK_AT_ALLOTMENT_S = 1.0
@@ -104,7 +103,7 @@ class Pool:
 
     def _resize(self) -> None:
         # A group that can be placed nowhere would wait with today's selectors when a drained node comes back
-        size = self._wanted() if _alive() - self.left - self._drained else 0
+        size = self._wanted() if {node["NodeID"] for node in _alive()} - self.left - self._drained else 0
         lacking = ray.get(self._mailbox.resize.remote(size))
         if size != self.size:
             LOG.info("pool: %d slots, %d to start", size, lacking)
@@ -149,7 +148,7 @@ class Pool:
         return _LeanTrainer(
             serve,
             train_loop_config={"mailbox": self._mailbox, "slot": slot, "bounds": self._config.bounds},
-            scaling_config=self._config.resources.scaling(self.left | self._drained, _named_pools()),
+            scaling_config=self._config.resources.scaling(self.left | self._drained, _alive()),
             run_config=RunConfig(
                 name=f"{self._config.name}-{slot}",
                 storage_path=str(self._config.storage),
@@ -182,13 +181,8 @@ class _TellLoss(UserCallback):
         ray.get(self._mailbox.lost.remote(self._slot, f"its workers were lost ({said})"))
 
 
-def _alive() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _named_pools() -> set[str]:
-    labels = [node.get("Labels") or {} for node in ray.nodes() if node["Alive"]]
-    return {each[POOL_LABEL] for each in labels if POOL_LABEL in each}
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import requests
 from orchestrator import packages
 from orchestrator.cluster.messages import IMPORTS, OWN
 from orchestrator.errors import ClusterError, Unreachable
+from orchestrator.places import POOL_LABEL, pool_of
 from orchestrator.records import Capacity, DriverStatus, Place, Sweep
 from orchestrator.settings import Settings
 from orchestrator.spec.operations import has_its_own
@@ -216,8 +217,11 @@ def _place(node: Mapping[str, Any]) -> Place:
     total = node["resources_total"]
     kinds = {name.removeprefix(KIND_OF_GPU) for name in total if name.startswith(KIND_OF_GPU)}
     memory = int(total.get("memory", 0))
+    labels = dict(node.get("labels") or {})
+    if pool := pool_of(labels, total):
+        labels[POOL_LABEL] = pool
     return Place(
-        labels=dict(node.get("labels") or {}),
+        labels=labels,
         memory_bytes=memory,
         accelerators=frozenset(kinds),
         node_id=node["node_id"],

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray.train import ScalingConfig
 
 from orchestrator.errors import BadInput
-from orchestrator.places import POOL_LABEL
+from orchestrator.places import POOL_LABEL, POOL_RESOURCE, pool_of
 from orchestrator.spec.words import bytes_of
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node a label of its own id."""
+
+LEAST = 0.0001
+"""Of a custom resource: Ray's smallest amount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +62,32 @@ class TrialResources:
             )
         return found
 
-    def scaling(self, excluded: Collection[str] = (), named_pools: Collection[str] = ()) -> ScalingConfig:
+    def scaling(self, excluded: Collection[str] = (), nodes: Sequence[Mapping[str, Any]] = ()) -> ScalingConfig:
         """As Ray Train takes them.
 
-        excluded: ids of nodes that no worker may run on. named_pools: left to those that name them.
+        excluded: ids of nodes that no worker may run on. nodes: those that live, as `ray.nodes` tells of them: the ones
+        of named pools are left to those that name them.
         """
-        amounts = (("CPU", self.cpu), ("GPU", self.gpu), ("memory", self.memory))
-        selectors = dict(self.selectors)
-        if named_pools:
-            selectors.setdefault(POOL_LABEL, f"!in({', '.join(sorted(named_pools))})")
-        if excluded:
-            selectors.setdefault(NODE_LABEL, f"!in({', '.join(sorted(excluded))})")
+        amounts = {"CPU": self.cpu, "GPU": self.gpu, "memory": self.memory}
+        selectors, pool = dict(self.selectors), self.selectors.get(POOL_LABEL, "")
+        labelled = {node["Labels"][POOL_LABEL] for node in nodes if POOL_LABEL in (node.get("Labels") or {})}
+        offering = {
+            node["NodeID"]: found
+            for node in nodes
+            if (found := pool_of(node.get("Labels") or {}, node["Resources"])) and found not in labelled
+        }
+        if pool in offering.values():
+            del selectors[POOL_LABEL]
+            amounts[f"{POOL_RESOURCE}{pool}"] = LEAST
+        elif labelled:
+            selectors.setdefault(POOL_LABEL, f"!in({', '.join(sorted(labelled))})")
+        away = {*excluded, *(node_id for node_id, found in offering.items() if found != pool)}
+        if away:
+            selectors.setdefault(NODE_LABEL, f"!in({', '.join(sorted(away))})")
         return ScalingConfig(
             num_workers=self.workers,
             use_gpu=self.gpu > 0,
-            resources_per_worker={name: value for name, value in amounts if value},
+            resources_per_worker={name: value for name, value in amounts.items() if value},
             accelerator_type=self.accelerator or None,
             label_selector=selectors or None,
         )

@@ -117,7 +117,8 @@ class Resources(Words):
     pool: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="On nodes with the Ray label `pool` of this value; left out: on nodes without that label.",
+        description="On nodes with the Ray label `pool` of this value, or a custom resource `pool:VALUE`; left out: on "
+        "nodes of no pool.",
     )
     accelerator: str | None = Field(None, min_length=1, description="Only on this kind of GPU, as Ray names it: A100.")
     labels: dict[str, Selector] = Field(

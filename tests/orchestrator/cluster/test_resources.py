@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.resources import TrialResources
+from orchestrator.cluster.resources import LEAST, TrialResources
 from orchestrator.errors import BadInput
 
 
@@ -43,6 +43,20 @@ def test_places_become_resources_and_label_selectors() -> None:
 
 def test_who_names_no_pool_keeps_off_those_that_have_a_name() -> None:
     assert TrialResources.of({}).scaling().label_selector is None
-    assert TrialResources.of({}).scaling((), {"h100", "cpu"}).label_selector == {"pool": "!in(cpu, h100)"}
+    nodes = [{"NodeID": name, "Labels": {"pool": name}, "Resources": {"CPU": 1}} for name in ("h100", "cpu")]
+    nodes += [{"NodeID": "plain", "Labels": {}, "Resources": {"CPU": 1}}]
+    assert TrialResources.of({}).scaling((), nodes).label_selector == {"pool": "!in(cpu, h100)"}
     named = TrialResources.of({"resources": {"pool": "cpu"}})
-    assert named.scaling((), {"h100", "cpu"}).label_selector == {"pool": "cpu"}
+    assert named.scaling((), nodes).label_selector == {"pool": "cpu"}
+
+
+def test_a_custom_resource_makes_a_pool_as_well() -> None:
+    nodes = [
+        {"NodeID": "a", "Labels": {}, "Resources": {"CPU": 1, "pool:tpu": 1}},
+        {"NodeID": "b", "Labels": {}, "Resources": {"CPU": 1, "pool:old": 1}},
+        {"NodeID": "c", "Labels": {}, "Resources": {"CPU": 1}},
+    ]
+    named = TrialResources.of({"resources": {"pool": "tpu"}}).scaling(["x"], nodes)
+    assert named.resources_per_worker == {"CPU": 1, "pool:tpu": LEAST}
+    assert named.label_selector == {"ray.io/node-id": "!in(b, x)"}
+    assert TrialResources.of({}).scaling((), nodes).label_selector == {"ray.io/node-id": "!in(a, b)"}
