@@ -68,8 +68,9 @@ class AdaptiveGating(GateRouter):
 
     def plan(self, x: Tensor, context: LayerContext) -> Routing:
         """Args: x [N, D]. Returns N to 2N assignments."""
-        probs = self.gate(x).softmax(-1)
-        index, top, _ = moe_route(self.gate(x), min(2, self.num_experts), renormalize=False)
+        z = self.gate(x)
+        probs = z.softmax(-1)
+        index, top, _ = moe_route(z, min(2, self.num_experts), renormalize=False)
         two = torch.zeros_like(index, dtype=torch.bool)
         if self.num_experts > 1:
             p = top.detach()

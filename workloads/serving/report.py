@@ -63,7 +63,8 @@ class Layer:
 
     loads: assignments of each expert over their mean, [E].
     waste: rows over useful rows if every expert's block were padded to the fullest one of its batch.
-    correlation: Spearman's, of the experts' scores for pruning with their loads; None where the gate has no vectors.
+    correlation: Spearman's, of the experts' scores for pruning with their loads; None where the gate has no vectors or
+        the loads do not differ.
     """
 
     name: str
@@ -206,8 +207,15 @@ def _layer(
             for slots, counters in buffered.items()
         ),
         placed=tuple(_placed(loads, each) for each in devices if layer.num_experts % each == 0),
-        correlation=None if score is None else float(spearmanr(score, total).statistic),
+        correlation=_rank_correlation(score, total),
     )
+
+
+def _rank_correlation(score: Tensor | None, loads: Tensor) -> float | None:
+    """Spearman's; None where there are no scores, or all loads are equal."""
+    if score is None or (loads == loads[0]).all():
+        return None
+    return float(spearmanr(score, loads).statistic)
 
 
 def _placed(loads: Tensor, devices: int) -> Placed:
