@@ -28,9 +28,9 @@ class People:
         self._look()
         return self._wishes.get(trial_id)
 
-    def waiting(self) -> frozenset[int]:
-        """Trials that are to wait for a slot."""
-        self._look()
+    def waiting(self, anew: bool = False) -> frozenset[int]:
+        """Trials that are to wait for a slot; anew: as it is at this moment."""
+        self._look(anew)
         return self._waiting
 
     def drained(self) -> frozenset[str]:
@@ -38,9 +38,9 @@ class People:
         self._look()
         return self._drained
 
-    def _look(self) -> None:
+    def _look(self, anew: bool = False) -> None:
         now_s = self._now_s()
-        if self._looked_s is None or now_s - self._looked_s >= LOOK_EVERY_S:
+        if anew or self._looked_s is None or now_s - self._looked_s >= LOOK_EVERY_S:
             self._wishes = self._rows.wishes(self._sweep_id)
             self._waiting = frozenset(self._rows.waiting(self._sweep_id))
             self._drained = self._nodes.drained()

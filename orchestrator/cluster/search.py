@@ -57,7 +57,7 @@ class SqlTrials(SearchAlgorithm):
         proposals: Proposals | None = None,
         added: Callable[[Trial], None] = lambda _: None,
         exhausted: Callable[[], str] = str,
-        waiting: Callable[[], frozenset[int]] | None = None,
+        waiting: Callable[[bool], frozenset[int]] | None = None,
         take_up: Callable[[int], Trial] | None = None,
     ) -> None:
         """room: how many trials may run at once, now. halted: no more of them. config_of: what the trainable gets.
@@ -66,7 +66,8 @@ class SqlTrials(SearchAlgorithm):
 
         proposals: where trials come from once those that were planned are handed out. added: is told of each.
 
-        waiting: what the record says waits, which people change. take_up: a trial that they moved, as it is now.
+        waiting: what the record says waits, which people change; asked with True, as it is at this moment.
+        take_up: a trial that they moved, as it is now.
         """
         self._waiting = deque(trials)
         self._running: dict[str, Trial] = {}
@@ -133,15 +134,16 @@ class SqlTrials(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether nothing more will be handed out."""
-        self._follow_people()
+        # The last look is a fresh one: what people put back while the last trial ended is still this driver's
+        self._follow_people(anew=not self._waiting and not self._running)
         nothing_left = not self._waiting and not (self._proposals and self._proposals.left)
         return bool(self._finished) or nothing_left or self._halted() or bool(self._exhausted())
 
-    def _follow_people(self) -> None:
+    def _follow_people(self, anew: bool = False) -> None:
         """What they paused or cancelled leaves the queue, and what they put back comes into it."""
         if self._on_record is None or self._take_up is None:
             return
-        waiting = self._on_record()
+        waiting = self._on_record(anew)
         if waiting is self._seen:
             return
         self._seen = waiting

@@ -29,9 +29,9 @@ def test_single_trials_are_paused_cancelled_and_put_back_while_their_sweep_runs(
     resumed = lab.store.trials.trial(long.id)
     assert resumed.attempt == 2
     assert lab.steps_by_attempt(resumed)[2][0] >= paused.step
+    retry_trial(last.id, user="ada", sweeps=lab.store.sweeps, trials=lab.store.trials, clock=FakeClock(NOW))
     for trial in (long, other):
         cancel_trial(trial.id, **means)
-    retry_trial(last.id, user="ada", sweeps=lab.store.sweeps, trials=lab.store.trials, clock=FakeClock(NOW))
     assert driver.wait(timeout=PATIENCE_S) == 0
     assert [trial.state for trial in lab.trials(sweep)] == [T.CANCELLED, T.CANCELLED, T.SUCCEEDED, T.SUCCEEDED]
 

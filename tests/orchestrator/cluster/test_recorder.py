@@ -299,7 +299,7 @@ def test_an_old_look_at_the_record_takes_nothing_from_the_queue(sqlite: Store) -
         room=lambda: 1,
         halted=lambda: False,
         config_of=lambda _: {},
-        waiting=lambda: next(looks, frozenset(bench.ids)),
+        waiting=lambda anew: next(looks, frozenset(bench.ids)),
         take_up=bench.scheduler.take_up,
     )
     queue.add_configurations([SimpleNamespace(spec=_tune_spec())])
