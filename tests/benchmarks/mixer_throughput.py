@@ -8,8 +8,9 @@ step         microseconds of one step with a carried state, without gradient
 gain         time of the sequence as a loop of steps over the time of the forward pass
 state        bytes carried after the whole sequence, for one sequence
 
-Each figure is the least of `--repeats` runs: what disturbs a run only ever lengthens it. The last line holds the gains
-of the linear recurrences, starred in the table, against the goal of 10 at T = 2048.
+Each figure is the least of `--repeats` runs: what disturbs a run only lengthens it. On one thread of a CPU it is the
+process's own CPU time, which other work on the machine disturbs less; else wall-clock time. The last line holds the
+least gain of the linear recurrences, starred in the table, against the goal of 10 at T = 2048.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ class Row:
 
 def best_of(repeats: int, device: str, run: Callable[[], object]) -> float:
     """Seconds of the fastest of `repeats` runs, after one that is not counted."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     seconds = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = clock()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return min(seconds[1:])
 
 
