@@ -119,7 +119,8 @@ def main() -> None:
             gains[name] = row.gain
         print(
             f"| {row.name}{'*' if name in gains else ''} | {row.parameters:,} | {row.train_tokens_per_s:,.0f} "
-            f"| {row.parallel_ms:.1f} | {row.step_us:.0f} | {row.gain:.0f}× | {row.state_bytes:,} |",
+            f"| {row.parallel_ms:.1f} | {row.step_us:.0f} | {row.gain:.{0 if row.gain >= GOAL else 1}f}× "
+            f"| {row.state_bytes:,} |",
             flush=True,
         )
     if gains:
