@@ -53,7 +53,7 @@ INLINE void scatter(REAL *state, const Vector *from, int64_t column, int64_t col
             state[i * values + column + j] = ((const REAL *)(from + i / LANES * GROUP + j))[i % LANES];
 }
 
-/* Between rows of a tensor along its keys and vectors of them, `step` vectors apart in time and `block` along the keys. */
+/* Between rows of a tensor along its keys and vectors of them, `step` apart in time and `block` along the keys. */
 INLINE void load_field(Vector *to, int64_t step, int64_t block, const REAL *x, int64_t x_row, int64_t steps,
                        int64_t keys) {
     for (int64_t t = 0; t < steps; t++)

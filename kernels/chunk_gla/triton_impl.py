@@ -251,6 +251,11 @@ def _block(size: int, largest: int = _WIDEST) -> int:
     return min(largest, max(16, triton.next_power_of_2(size)))
 
 
+def _warps(steps: int) -> int:
+    """Of the kernel of outputs, whose products of 64 steps fill the registers of four warps and spill."""
+    return 8 if steps > 32 else 4
+
+
 def _longest(dtype: torch.dtype) -> int:
     """Steps of a chunk that fit a program's registers; three products of tf32 take more of them than one."""
     return 64 if dot_precision(dtype) == "tf32" else 32
@@ -277,8 +282,9 @@ class _ChunkGla(torch.autograd.Function):
             q, k, sums, scores, steps, heads, keys, BC=_BC.value, **products
         )
         _outputs_kernel[(i_v, chunks, programs)](
-            q, v, sums, scores, states, o, steps, chunks, heads, keys, values, REVERSE=False, BV=v_blocks, **products
-        )
+            q, v, sums, scores, states, o, steps, chunks, heads, keys, values, REVERSE=False, BV=v_blocks, **products,
+            num_warps=_warps(chunk),
+        )  # fmt: skip
         ctx.save_for_backward(q, k, v, sums, states, scores)
         return o, states[:, :, -1].clone()
 
@@ -299,8 +305,9 @@ class _ChunkGla(torch.autograd.Function):
             q, do, sums, dlast, dstates, steps, chunks, heads, keys, values, REVERSE=True, **products
         )
         _outputs_kernel[(i_v, chunks, programs)](
-            k, do, sums, scores, dstates, dv, steps, chunks, heads, keys, values, REVERSE=True, **products
-        )
+            k, do, sums, scores, dstates, dv, steps, chunks, heads, keys, values, REVERSE=True, **products,
+            num_warps=_warps(chunk),
+        )  # fmt: skip
         pairs = {name: products[name] for name in ("PRECISION", "BT", "BV")}
         _dscores_kernel[(chunks, programs)](do, v, dscores, steps, heads, values, **pairs)
         _gradients_kernel[(k_blocks, chunks * (chunk // _BC.value), programs)](
@@ -358,6 +365,7 @@ def _specs() -> list[AotSpec]:
                     kernel,
                     {name: types[name] for name in names if name in types},
                     {name: known[name] for name in names if name in known},
+                    _warps(steps) if kernel is _outputs_kernel else 4,
                     backend=backend,
                 )
             )

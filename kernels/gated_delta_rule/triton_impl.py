@@ -123,8 +123,9 @@ class _Walk(torch.autograd.Function):
         }  # fmt: skip
         fresh, states = torch.empty_like(u), u.new_empty(programs, chunks + 1, keys, values)
         _walk_kernel[(triton.cdiv(values, _VALUES), programs)](
-            u, w, write, decay, first, fresh, states, chunks, keys, values, **ctx.constants
-        )
+            u, w, write, decay, first, fresh, states, chunks, keys, values,
+            **ctx.constants, num_warps=_warps(ctx.constants["BK"]),
+        )  # fmt: skip
         ctx.save_for_backward(w, write, decay, fresh, states)
         return fresh, states
 
@@ -136,7 +137,7 @@ class _Walk(torch.autograd.Function):
         du, dstates = torch.empty_like(fresh), torch.empty_like(states)
         _walk_back_kernel[(triton.cdiv(values, _VALUES), programs)](
             w, write, decay, dfresh.contiguous(), dread.contiguous(), du, dstates,
-            chunks, w.shape[-1], values, **ctx.constants,
+            chunks, w.shape[-1], values, **ctx.constants, num_warps=_warps(ctx.constants["BK"]),
         )  # fmt: skip
         before, dafter = states[:, :-1], dstates[:, 1:]
         ddecay = (before * dafter).sum(dim=(2, 3))
@@ -174,6 +175,11 @@ def _widest(dtype: torch.dtype) -> int:
     return 128 if dot_precision(dtype) == "tf32" else 64
 
 
+def _warps(keys: int) -> int:
+    """Of a program, which holds all key channels of a state: those of a wide one fill four warps and spill."""
+    return 8 if keys > 64 else 4
+
+
 def _longest(dtype: torch.dtype) -> int:
     """Steps of a chunk that fit them beside the state."""
     return 32 if dot_precision(dtype) == "tf32" else 16
@@ -186,7 +192,9 @@ def _specs() -> list[AotSpec]:
         constants = {"PRECISION": precision, "BT": steps, "BK": keys, "BV": _VALUES}
         for name, kernel in (("walk", _walk_kernel), ("walk_back", _walk_back_kernel)):
             types = {argument: "*fp32" for argument in kernel.arg_names if argument.endswith("_ptr")} | sizes
-            specs.append(AotSpec(f"gated_delta_rule.{name} {precision}", kernel, types, constants, backend=backend))
+            specs.append(
+                AotSpec(f"gated_delta_rule.{name} {precision}", kernel, types, constants, _warps(keys), backend=backend)
+            )
     pointers = {"m_ptr": "*fp32", "inverse_ptr": "*fp32"}
     specs += [AotSpec(f"gated_delta_rule.inverse {n}", _inverse_kernel, pointers, {"BT": n}) for n in (16, 32)]
     return specs
