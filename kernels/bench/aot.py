@@ -160,7 +160,7 @@ def jobs(*, only: str = "", sample: bool = False) -> list[tuple[int, int]]:
     """What is to be compiled, by number: (spec, chip).
 
     Args:
-        only: those whose name contains it. sample: of each kernel on each chip the first spec alone.
+        only: those whose name contains it. sample: of each kernel one, the chips in turn.
     """
     found = [
         (i, j)
@@ -170,17 +170,21 @@ def jobs(*, only: str = "", sample: bool = False) -> list[tuple[int, int]]:
     ]
     if not sample:
         return found
-    first: dict[tuple[int, int], tuple[int, int]] = {}
+    kernels: dict[int, list[tuple[int, int]]] = {}
     for i, j in found:
-        first.setdefault((id(all_specs()[i].kernel), j), (i, j))
-    return list(first.values())
+        kernels.setdefault(id(all_specs()[i].kernel), []).append((i, j))
+    in_turn = [n % len(CHIPS) for n in range(len(kernels))]
+    return [
+        next((job for job in of_one if job[1] == j), of_one[0])
+        for of_one, j in zip(kernels.values(), in_turn, strict=True)
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; 0 if every kernel may ship for every chip, else 1."""
     parser = argparse.ArgumentParser(prog="python -m kernels.bench.aot", description=__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="kernels whose name contains TEXT")
-    parser.add_argument("--sample", action="store_true", help="one configuration of each kernel on each chip")
+    parser.add_argument("--sample", action="store_true", help="one configuration of each kernel, the chips in turn")
     options = parser.parse_args(argv)
     print(headline())
     print(f"{'kernel':<44}{'chip':<9}{'registers':>9}{'spills B':>10}{'shared B':>10}")
