@@ -13,15 +13,15 @@ from kernels.moe_dispatch import moe_combine as _moe_combine
 from kernels.moe_dispatch import moe_dispatch as _moe_dispatch
 from kernels.moe_route import moe_route as _moe_route
 
-chunk_gla = opaque(cost.counted(cost.chunk_gla)(_chunk_gla))
-fused_glu_mlp = opaque(cost.counted(cost.fused_glu_mlp)(_fused_glu_mlp))
+chunk_gla = cost.counted(cost.chunk_gla)(_chunk_gla)
+fused_glu_mlp = cost.counted(cost.fused_glu_mlp)(_fused_glu_mlp)
 fused_rnn = opaque(cost.counted(cost.fused_rnn)(_fused_rnn))
-gated_delta_rule = opaque(cost.counted(cost.gated_delta_rule)(_gated_delta_rule))
-grouped_mm = opaque(cost.counted(cost.grouped_mm)(_grouped_mm))
-linear_scan = opaque(cost.counted(cost.linear_scan)(_linear_scan))
-moe_combine = opaque(cost.counted(cost.pointwise)(_moe_combine))
-moe_dispatch = opaque(cost.counted(cost.pointwise)(_moe_dispatch))
-moe_route = opaque(cost.counted(cost.pointwise)(_moe_route))
+gated_delta_rule = cost.counted(cost.gated_delta_rule)(_gated_delta_rule)
+grouped_mm = cost.counted(cost.grouped_mm)(_grouped_mm)
+linear_scan = cost.counted(cost.linear_scan)(_linear_scan)
+moe_combine = cost.counted(cost.pointwise)(_moe_combine)
+moe_dispatch = cost.counted(cost.pointwise)(_moe_dispatch)
+moe_route = cost.counted(cost.pointwise)(_moe_route)
 
 __all__ = [
     "DispatchPlan",

@@ -1,4 +1,4 @@
-"""What torch.compile makes of the operations: nothing. It leaves a call where one stands, and compiles around it."""
+"""Operations that torch.compile leaves as a call and compiles around; the others enter its graph as operators."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ R = TypeVar("R")
 
 
 def opaque(operation: Callable[P, R]) -> Callable[P, R]:
-    """`operation`, which compilers do not look into: it is a kernel already, or a loop that they would unroll."""
+    """`operation`, which compilers do not look into: a loop over time, which they would unroll step by step."""
     # torch.compiler.disable does the same, but imports the compiler at once, a second or two with every use of kernels
     return cast(Callable[P, R], torch._disable_dynamo(operation))
