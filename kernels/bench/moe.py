@@ -7,9 +7,6 @@ median over the pairs, so that a slow moment of the machine meets both. Results 
 """
 
 import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import fused_glu_mlp, grouped_mm, moe_combine, moe_dispatch, moe_route
-from kernels.testing import assert_close
+from kernels.bench.timing import in_turns, machine
+from kernels.testing import DEVICE, assert_close
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 
 Work = Callable[[], tuple[Tensor, ...]]
 
@@ -36,7 +34,8 @@ class Comparison:
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE).requires_grad_()
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+    return x.to(DEVICE, DTYPE).requires_grad_()
 
 
 def _with_gradients(y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -45,7 +44,7 @@ def _with_gradients(y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 def routing(n: int, e: int, k: int) -> Iterator[Comparison]:
     """moe_route against softmax, topk and bincount one after the other."""
-    logits = _random(n, e).detach()
+    logits = _random(n, e).detach().float()
 
     def eager() -> tuple[Tensor, ...]:
         weight, index = logits.softmax(-1).topk(k)
@@ -74,9 +73,13 @@ def permutation(n: int, d: int, e: int, k: int) -> Iterator[Comparison]:
 
 
 def products(m: int, i: int, o: int, e: int) -> Iterator[Comparison]:
-    """grouped_mm against a loop of torch matmuls on rows already grouped, and against one matmul of the same FLOPs."""
+    """grouped_mm against a loop of torch matmuls on rows already grouped, and against one matmul of the same FLOPs.
+
+    The load is unbalanced: the first expert has three times the rows of the last.
+    """
     x, w, dense = _random(m, i), _random(e, i, o), _random(i, o)
-    counts = torch.bincount(torch.randint(0, e, (m,), generator=torch.Generator().manual_seed(0)), minlength=e)
+    load = torch.linspace(3, 1, e)
+    counts = torch.bincount(load.multinomial(m, True, generator=torch.Generator().manual_seed(0)), minlength=e)
     sizes, counts = counts.tolist(), counts.to(DEVICE)
 
     def loop() -> Tensor:
@@ -106,7 +109,8 @@ def products(m: int, i: int, o: int, e: int) -> Iterator[Comparison]:
 
 
 def _layer_inputs(n: int, d: int, h: int, e: int) -> list[Tensor]:
-    return [_random(*shape) for shape in ((n, d), (n, e), (e, d, h), (e, d, h), (e, h, d))]
+    x, logits, *weights = (_random(*shape) for shape in ((n, d), (n, e), (e, d, h), (e, d, h), (e, h, d)))
+    return [x, logits.detach().float().requires_grad_(), *weights]  # in 16 bits logits tie, and topk breaks ties freely
 
 
 def _layer(inputs: list[Tensor], k: int) -> tuple[Tensor, ...]:
@@ -127,7 +131,7 @@ def _layer_by_loop(inputs: list[Tensor], k: int) -> tuple[Tensor, ...]:
         token, slot = torch.where(index == e)
         rows = x[token]
         out = (F.silu(rows @ gate) * (rows @ up)) @ down
-        y = y.index_add(0, token, out * weight[token, slot, None])
+        y = y.index_add(0, token, (out * weight[token, slot, None]).to(y.dtype))
     return _with_gradients(y, inputs)
 
 
@@ -139,6 +143,11 @@ def layers(n: int, d: int, h: int) -> Iterator[Comparison]:
     yield Comparison(
         f"layer {shape} E=64 | loop over experts", lambda: _layer(many, 2), lambda: _layer_by_loop(many, 2)
     )
+    if DEVICE == "cuda":
+        compiled = torch.compile(_layer_by_loop)
+        yield Comparison(
+            f"layer {shape} E=8 | loop, torch.compile", lambda: _layer(few, 2), lambda: compiled(few, 2), agree=False
+        )
     yield Comparison(
         f"layer {shape} E=64 | itself at E=8", lambda: _layer(many, 2), lambda: _layer(few, 2), agree=False
     )
@@ -157,34 +166,13 @@ def comparisons() -> Iterator[Comparison]:
     yield from layers(2048, 128, 256)
 
 
-def _seconds(work: Work) -> float:
-    # One thread's own time, unlike the wall's, leaves out what busy neighbours take.
-    alone = DEVICE == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    start = clock()
-    work()
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    return clock() - start
-
-
 def measure(comparison: Comparison, rounds: int) -> tuple[float, float, float]:
     """(ours in ms, the peer in ms, ours / peer): medians over ``rounds`` pairs, after a check that both agree."""
-    ours, peer = comparison.ours(), comparison.peer()
     if comparison.agree:
-        for position, (want, got) in enumerate(zip(peer, ours, strict=True)):
-            assert_close(f"{comparison.name}, output {position}", want, got, rel=1e-4)
-    pairs = [(_seconds(comparison.ours), _seconds(comparison.peer)) for _ in range(rounds)]
-    first, second = ([pair[i] * 1e3 for pair in pairs] for i in (0, 1))
-    ratio = statistics.median(a / b for a, b in pairs)
-    return statistics.median(first), statistics.median(second), ratio
-
-
-def _machine() -> str:
-    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"CPU ({platform.machine()})"
-    return f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32"
+        tolerance = 1e-4 if DTYPE is torch.float32 else 3e-2
+        for position, (want, got) in enumerate(zip(comparison.peer(), comparison.ours(), strict=True)):
+            assert_close(f"{comparison.name}, output {position}", want, got, rel=tolerance)
+    return in_turns(comparison.ours, comparison.peer, rounds, DEVICE)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -193,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="pairs a comparison")
     parser.add_argument("--only", default="", metavar="TEXT", help="comparisons whose name contains TEXT")
     options = parser.parse_args(argv)
-    print(_machine())
+    print(f"{machine(DEVICE)}  {DTYPE}")
     print(f"{'ours | peer':<78}{'ours ms':>9}{'peer ms':>9}{'ratio':>7}")
     for comparison in comparisons():
         if options.only in comparison.name:

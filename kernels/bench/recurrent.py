@@ -4,24 +4,26 @@
 
 Each repeat times the kernel and its peer one after the other, so that both see the same machine; the ratio is the
 median over the repeats of kernel time / peer time (below 1: the kernel is faster). The lines name their goals.
+
+On a GPU the chunked forms run in bfloat16, and have further peers: a copy of as many bytes (its time over the scan's is
+the share of the copy bandwidth), PyTorch's chunked forms eager and compiled, and flash-linear-attention's kernels where
+it is installed; `their products` give the share of the matrix rate.
 """
 
 import argparse
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kernels import chunk_gla, fused_rnn, gated_delta_rule, linear_scan, native
-
-Work = Callable[[], object]
+from kernels.bench.timing import Work, in_turns, machine
+from kernels.chunk_gla.chunked import chunk_gla as gla_in_pytorch
+from kernels.gated_delta_rule.chunked import gated_delta_rule as delta_in_pytorch
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,10 @@ class Comparison:
     other: Work
 
 
-def _time_s(work: Work, device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def measure(comparison: Comparison, repeats: int, device: str) -> str:
     """One line: median times in ms, and the median of the ratios of the pairs."""
-    for work in (comparison.kernel, comparison.other):
-        _time_s(work, device)
-    pairs = [(_time_s(comparison.kernel, device), _time_s(comparison.other, device)) for _ in range(repeats)]
-    kernel_ms, other_ms = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    return f"{comparison.name:<52}{comparison.peer:<28}{kernel_ms:>10.2f}{other_ms:>10.2f}{ratio:>9.3f}"
+    kernel_ms, other_ms, ratio = in_turns(comparison.kernel, comparison.other, repeats, device)
+    return f"{comparison.name:<52}{comparison.peer:<36}{kernel_ms:>10.2f}{other_ms:>10.2f}{ratio:>9.3f}"
 
 
 def _with_gradient(function: Callable[..., object], inputs: list[Tensor]) -> Work:
@@ -70,11 +60,28 @@ def scan_comparisons(device: str) -> list[Comparison]:
         for _ in range(3):
             torch.mul(a, x)
 
+    def loop(a: Tensor, x: Tensor) -> Tensor:
+        h, states = torch.zeros_like(x[:, 0]), []
+        for a_t, x_t in zip(a.unbind(1), x.unbind(1), strict=True):  # whose gradient, unlike an index's, is one stack
+            h = a_t * h + x_t
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+    whole = [t.clone().requires_grad_() for t in (a, x)]
     small = [t[:2, :512, :128].contiguous().requires_grad_() for t in (a, x)]
     name = "linear_scan [8, 2048, 512]"
+    source, target = (torch.empty(3 * x.numel() // 2, device=device) for _ in range(2))
+    copied = [Comparison(name, "a copy of as many bytes", lambda: linear_scan(a, x), lambda: target.copy_(source))]
     return [
+        *(copied if device == "cuda" else []),
         Comparison(name, "3 element-wise passes a*x", lambda: linear_scan(a, x), passes),
         Comparison(name, "step loop", lambda: linear_scan(a, x), lambda: linear_scan(a, x, backend="reference")),
+        Comparison(
+            f"{name} with gradient",
+            "step loop, unbound, with gradient",
+            _with_gradient(linear_scan, whole),
+            _with_gradient(loop, whole),
+        ),
         Comparison(
             "linear_scan [2, 512, 128] with gradient",
             "step loop with gradient",
@@ -84,10 +91,15 @@ def scan_comparisons(device: str) -> list[Comparison]:
     ]
 
 
+def _dtype(device: str) -> torch.dtype:
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 def _chunk_products(programs: int, size: int, keys: int, values: int, device: str) -> Work:
     """The four products of a chunk of linear attention: 2·T·(C(K + V) + 2·K·V) FLOPs a head."""
-    q, k = (torch.randn(programs, size, keys, device=device) for _ in range(2))
-    v, s = torch.randn(programs, size, values, device=device), torch.randn(programs, keys, values, device=device)
+    random = partial(torch.randn, device=device, dtype=_dtype(device))
+    q, k, v = (random(programs, size, n) for n in (keys, keys, values))
+    s = random(programs, keys, values)
 
     def work() -> None:
         torch.bmm(torch.bmm(q, k.transpose(1, 2)), v)
@@ -100,11 +112,9 @@ def _chunk_products(programs: int, size: int, keys: int, values: int, device: st
 def _delta_products(programs: int, size: int, keys: int, values: int, device: str) -> Work:
     """Those of the delta rule beside them: K Kᵀ, the inverse times [V, K], and W S."""
     attention = _chunk_products(programs, size, keys, values, device)
-    k, inverse = (torch.randn(programs, size, n, device=device) for n in (keys, size))
-    right, s = (
-        torch.randn(programs, size, keys + values, device=device),
-        torch.randn(programs, keys, values, device=device),
-    )
+    random = partial(torch.randn, device=device, dtype=_dtype(device))
+    k, inverse, right = (random(programs, size, n) for n in (keys, size, keys + values))
+    s = random(programs, keys, values)
 
     def work() -> None:
         attention()
@@ -113,6 +123,31 @@ def _delta_products(programs: int, size: int, keys: int, values: int, device: st
         torch.bmm(k, s)
 
     return work
+
+
+def _fla(name: str, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """flash-linear-attention's own, with the same arguments and no scale."""
+    ops = importlib.import_module("fla.ops")  # absent from most machines
+    q, k, v, *gates = inputs
+    if name == "chunk_gla":
+        o, last = ops.chunk_gla(q, k, v, *gates, scale=1.0)
+    else:
+        beta, log_decay = gates
+        o, last = ops.chunk_gated_delta_rule(q, k, v, log_decay, beta, scale=1.0)
+    return o, last
+
+
+def _on_a_gpu(
+    name: str, label: str, function: Callable[..., object], inputs: list[Tensor], in_pytorch: Callable[..., object]
+) -> Iterator[Comparison]:
+    peers = {"chunked, PyTorch eager": in_pytorch, "chunked, torch.compile": torch.compile(in_pytorch)}
+    if importlib.util.find_spec("fla"):
+        peers["flash-linear-attention"] = lambda *x: _fla(name, list(x))
+    plain = [x.detach() for x in inputs]
+    for peer, other in peers.items():
+        yield Comparison(label, peer, partial(function, *plain), partial(other, *plain))
+        gradients = (_with_gradient(function, inputs), _with_gradient(other, inputs))
+        yield Comparison(f"{label} with gradient", peer, *gradients)
 
 
 def _three_times(work: Work) -> Work:
@@ -128,14 +163,14 @@ def matrix_state_comparisons(device: str) -> list[Comparison]:
     comparisons = []
     for batch, steps, heads, size in ((2, 2048, 4, 64), (2, 1024, 4, 128), (8, 256, 4, 32)):
         shape = (batch, steps, heads, size)
-        q, k, v = (torch.randn(shape, device=device).requires_grad_() for _ in range(3))
+        q, k, v = (torch.randn(shape, device=device, dtype=_dtype(device)).requires_grad_() for _ in range(3))
         k = torch.nn.functional.normalize(k.detach(), dim=-1).requires_grad_()
         g = (-0.1 * torch.rand(shape, device=device)).requires_grad_()
         beta, g_head = torch.rand(shape[:3], device=device).requires_grad_(), g.detach()[..., 0].requires_grad_()
         programs = batch * heads * steps // 64
-        for name, function, inputs, products in (
-            ("chunk_gla", chunk_gla, [q, k, v, g], _chunk_products),
-            ("gated_delta_rule", gated_delta_rule, [q, k, v, beta, g_head], _delta_products),
+        for name, function, inputs, products, in_pytorch in (
+            ("chunk_gla", chunk_gla, [q, k, v, g], _chunk_products, gla_in_pytorch),
+            ("gated_delta_rule", gated_delta_rule, [q, k, v, beta, g_head], _delta_products, delta_in_pytorch),
         ):
             peer = products(programs, 64, size, size, device)
             plain = [x.detach() for x in inputs]
@@ -145,11 +180,13 @@ def matrix_state_comparisons(device: str) -> list[Comparison]:
                 Comparison(label, "its products, bmm", partial(function, *plain), peer),
                 Comparison(f"{label} with gradient", "3 x its products", gradient, _three_times(peer)),
             ]
+            if device == "cuda":
+                comparisons += _on_a_gpu(name, label, function, inputs, in_pytorch)
     return comparisons
 
 
 def rnn_comparisons(device: str) -> list[Comparison]:
-    """fused_rnn, 16 rows of 256 steps, 4 heads of 32, float32, forward and gradient."""
+    """fused_rnn, 16 rows of 256 steps, 4 heads of 32, float32, forward and gradient; on a GPU nn.LSTM is cuDNN's."""
     comparisons = []
     x = torch.randn(16, 256, 128, device=device)
     for cell, gates, library in (("lstm", 4, torch.nn.LSTM), ("gru", 3, torch.nn.GRU), ("slstm", 4, None)):
@@ -170,15 +207,6 @@ def rnn_comparisons(device: str) -> list[Comparison]:
     return comparisons
 
 
-def _machine(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return f"{model}, {torch.get_num_threads()} threads of {os.cpu_count()}"
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m kernels.bench.recurrent", description=__doc__)
@@ -187,8 +215,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.manual_seed(0)
     compiled = native._compiler() or "none"
-    print(f"{time.strftime('%Y-%m-%d')}  torch {torch.__version__}  {_machine(options.device)}  C compiler {compiled}")
-    print(f"{'kernel':<52}{'peer':<28}{'ms':>10}{'peer ms':>10}{'ratio':>9}")
+    print(f"{machine(options.device)}  C compiler {compiled}")
+    print(f"{'kernel':<52}{'peer':<36}{'ms':>10}{'peer ms':>10}{'ratio':>9}")
     for group in (scan_comparisons, matrix_state_comparisons, rnn_comparisons):
         for comparison in group(options.device):
             print(measure(comparison, options.repeats, options.device), flush=True)
