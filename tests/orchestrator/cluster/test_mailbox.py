@@ -212,3 +212,9 @@ async def test_a_node_that_is_left_keeps_no_group_and_gets_none() -> None:
     await box.open("slot-2", 1)
     generation = await box.hello("slot-2")
     assert await box.next_command("slot-2", generation, 0, 101, "bad") == Verdict.LEAVE
+    await box.come_back("bad")
+    await box.open("slot-3", 1)
+    generation = await box.hello("slot-3")
+    waits = await soon(box.next_command("slot-3", generation, 0, 102, "bad"))
+    await settle()
+    assert not waits.done(), "a node that came back may be used again"
