@@ -60,6 +60,7 @@ def replay(store: Store, trials: list[Trial]) -> tuple[float, float]:
     return sum(timed(lambda t=t: store.trials.record(reports(t))) for t in trials), one_s / len(single) / STEPS
 
 
+@pytest.mark.timeout(1800)
 def test_thousands_of_recorded_trials_keep_ticks_short_and_memory_flat(store: Store, database_url: str) -> None:
     launcher, clock = FakeLauncher(cpus=2), FakeClock()
     sweeps = [
@@ -100,6 +101,7 @@ def test_thousands_of_recorded_trials_keep_ticks_short_and_memory_flat(store: St
         assert statistics.median(quiet) <= LONGEST_TICK_S
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not ASSERTED, reason="ORCH_BENCHMARK=1 runs it")
 def test_a_tick_with_thousands_of_sweeps_in_the_queue(store: Store, database_url: str) -> None:
     launcher, clock = FakeLauncher(cpus=2), FakeClock()
