@@ -144,7 +144,7 @@ def _flatten_parameters(document: Document) -> list[Complaint]:
                 visit(name if key == "parameters" else f"{name}.{key}", below, (*path, key))
             return
         if len(path) > 2:
-            document.move(path, ("parameters", name))
+            document.move(path, ("parameters", name), value)
             if name in flat or name in parameters:
                 complaints.append(document.complaint(("parameters", name), f"{name!r} is given twice.", at_key=True))
         flat[name] = value
@@ -211,7 +211,7 @@ def _put(document: Document, old: Path, new: Path, value: Any) -> bool:
         if not isinstance(here, dict):
             return False
     here[new[-1]] = value
-    document.move(old, new)
+    document.move(old, new, value)
     return True
 
 

@@ -72,11 +72,12 @@ class Document:
                 return self._at(position, message, hint)
         return Complaint(message, self.file, hint=hint)
 
-    def move(self, old: Path, new: Path) -> None:
-        """What stands at `old` and below has its places at `new`, too."""
-        for table in (self.keys, self.values):
-            for path in [path for path in table if path[: len(old)] == old]:
-                table[new + path[len(old) :]] = table[path]
+    def move(self, old: Path, new: Path, value: Any) -> None:
+        """`value`, which stands at `old`, has its places at `new`, too, and so has what is below it."""
+        for suffix in _paths(value):
+            for table in (self.keys, self.values):
+                if old + suffix in table:
+                    table[new + suffix] = table[old + suffix]
 
     def _at(self, position: Position, message: str, hint: str = "") -> Complaint:
         lines = position.source.lines
@@ -86,6 +87,14 @@ class Document:
     def place(self, mark: yaml.Mark) -> Position:
         """PyYAML's mark as a position."""
         return Position(mark.line + 1, mark.column + 1, self.source)
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    yield ()
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in items:
+        for path in _paths(below):
+            yield (key, *path)
 
 
 def parse_document(text: str | bytes, file: str) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -20,6 +20,8 @@ from workloads.config import TrialConfig
 from workloads.errors import ConfigError, Problem, nearest, problems_of
 from workloads.reported import FAMILIES, reported_metrics
 
+MOST_COMPLAINTS = 50
+"""About parameters: each takes a search through the workload, and nobody reads more."""
 MAX_STRUCTURES = 500
 """Combinations of methods that are tried to find a place for a parameter."""
 
@@ -61,7 +63,8 @@ def check_document(document: Document) -> SweepSpec:
     spec = _parsed(document)
     complaints = [*_base_complaints(spec, document), *_option_complaints(spec, document)]
     if not complaints:
-        complaints = [*_parameter_complaints(spec, document), *_list_complaints(spec, document)]
+        found = itertools.chain(_parameter_complaints(spec, document), _list_complaints(spec, document))
+        complaints = list(itertools.islice(found, MOST_COMPLAINTS))
     if complaints:
         raise BadInput(complaints)
     return _with_metric(spec, document)
@@ -115,9 +118,10 @@ def _option_complaints(spec: SweepSpec, document: Document) -> Iterable[Complain
 def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Complaint]:
     """Each value of each parameter, tried on the workload; a parameter must fit at least one variant of it."""
     resolver = Resolver(spec.workload)
+    structural = _structural(spec)
     for name, parameter in spec.parameters.items():
         values = parameter.choices if parameter.choices is not None else _ends(parameter)
-        variants = list(_variants(spec, name, resolver))
+        variants = list(_variants(spec, name, structural, resolver))
         if not variants:
             known = resolver.structure({}).known
             message = f"no workload has a parameter {name!r}."
@@ -126,7 +130,11 @@ def _parameter_complaints(spec: SweepSpec, document: Document) -> Iterable[Compl
         for index, value in enumerate(values):
             place = ("parameters", name, "values", index) if parameter.values is not None else ("parameters", name)
             problem = _problem(resolver, {**variants[0], name: value}, name)
-            if problem and all(_problem(resolver, {**variant, name: value}, name) for variant in variants[1:]):
+            others = itertools.chain(variants[1:], _plain_variants(spec, name, variants[0]))
+            if problem and all(
+                _problem(resolver, {**variant, name: value}, name)
+                for variant in itertools.islice(others, MAX_STRUCTURES)
+            ):
                 yield document.complaint(place, f"{name} = {value!r}: {problem.message}", problem.hint)
 
 
@@ -156,25 +164,38 @@ def _problem(resolver: Resolver, assignment: Assignment, name: str) -> Problem |
     return None
 
 
-def _variants(spec: SweepSpec, name: str, resolver: Resolver) -> Iterable[Assignment]:
-    """Settings of the other parameters, one at a time, under which the workload has a place called `name`."""
-    others: list[Assignment] = [{}]
-    for other, parameter in spec.parameters.items():
-        if other != name and parameter.choices is not None:
-            others += [{other: value} for value in parameter.choices]
-    structural = {
-        other: parameter.choices
-        for other, parameter in spec.parameters.items()
-        if other != name and parameter.choices and any(is_structural(other, value) for value in parameter.choices)
+def _structural(spec: SweepSpec) -> dict[str, list[Any]]:
+    """Parameters that choose methods, with their choices: what places there are hangs on them alone."""
+    return {
+        name: choices
+        for name, parameter in spec.parameters.items()
+        if (choices := parameter.choices) and any(is_structural(name, value) for value in choices)
     }
-    if len(structural) > 1 and math.prod(map(len, structural.values())) <= MAX_STRUCTURES:
-        others += [dict(zip(structural, cell, strict=True)) for cell in itertools.product(*structural.values())]
-    for variant in others:
+
+
+def _variants(
+    spec: SweepSpec, name: str, structural: Mapping[str, list[Any]], resolver: Resolver
+) -> Iterable[Assignment]:
+    """Settings of the other parameters that choose methods under which the workload has a place called `name`."""
+    choosing = {other: choices for other, choices in structural.items() if other != name}
+    variants: list[Assignment] = [{}, *({other: value} for other, choices in choosing.items() for value in choices)]
+    if len(choosing) > 1 and math.prod(map(len, choosing.values())) <= MAX_STRUCTURES:
+        variants += [dict(zip(choosing, cell, strict=True)) for cell in itertools.product(*choosing.values())]
+    picks = _picks(spec, name)
+    for variant in variants:
         try:
-            resolver.resolve({**variant, name: None} if not _picks(spec, name) else {**variant, **_picks(spec, name)})
+            resolver.resolve({**variant, **picks} if picks else {**variant, name: None})
         except UnknownParameter:
             continue
         yield variant
+
+
+def _plain_variants(spec: SweepSpec, name: str, variant: Assignment) -> Iterator[Assignment]:
+    """`variant` with each choice of each other parameter: `k: 4` fits where `num_experts` is 8."""
+    for other, parameter in spec.parameters.items():
+        if other != name and other not in variant:
+            for value in parameter.choices or ():
+                yield {**variant, other: value}
 
 
 def _picks(spec: SweepSpec, name: str) -> Assignment:

@@ -124,6 +124,15 @@ def _bare(value: Any) -> Any:
     return value if isinstance(value, Mapping) else {"value": value}
 
 
+MOST_PARAMETERS = 500
+
+
+def _few(parameters: Any) -> Any:
+    if isinstance(parameters, Mapping) and len(parameters) > MOST_PARAMETERS:
+        raise ValueError(f"at most {MOST_PARAMETERS} parameters are swept, not {len(parameters):,}")
+    return parameters
+
+
 class Metric(Words):
     """The number that ranks trials."""
 
@@ -231,8 +240,8 @@ class SweepSpec(Words):
         default_factory=dict,
         description="The part of every trial's configuration that is fixed: task, model, training.",
     )
-    parameters: dict[str, Annotated[Parameter, BeforeValidator(_bare)]] = Field(
-        default_factory=dict, description="What is swept: dotted names into `workload`."
+    parameters: Annotated[dict[str, Annotated[Parameter, BeforeValidator(_bare)]], BeforeValidator(_few)] = Field(
+        default_factory=dict, description="What is swept: dotted names into `workload`; at most 500."
     )
     zip: list[list[str]] = Field(
         default_factory=list, description="Groups of parameters whose `values` move together, one after the other."

@@ -136,3 +136,14 @@ def test_entries_of_a_list_search_are_checked_one_by_one():
 def test_a_spec_reads_its_own_record():
     spec = load_spec(GOOD + "early_terminate: {type: asha}\nzip: [[model.mixer.name, training.lr]]\n")
     assert type(spec).model_validate(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize("row", ["  training.p{}: {{vals: [1]}}", "  training.p{}: [1]", "    p{}: [1]"])
+@pytest.mark.parametrize(("count", "says"), [(300, "parameter 'training.p0'"), (2000, "at most 500 parameters")])
+def test_thousands_of_parameters_are_refused_at_once(row, count, says):
+    """Looked for among all the others, each for itself, those of a file of 30 KB took minutes."""
+    head = "name: x\nparameters:\n" + ("  training:\n" if row.startswith("    ") else "")
+    text = head + "\n".join(row.format(n) for n in range(count))
+    with pytest.raises(BadInput, match=says) as caught:
+        load_spec(text)
+    assert len(caught.value.complaints) <= 50
