@@ -32,6 +32,7 @@ import yaml
 import workloads
 from orchestrator.cluster.head import MARK
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, TrialState
+from orchestrator.processes import Process
 from orchestrator.records import Trial
 from orchestrator.store import Store, open_store
 from workloads import faults
@@ -39,6 +40,8 @@ from workloads import faults
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 LOCKED_S, SILENT_S = 10.0, 8.0
+TRIAL_S = 6.0
+EVAL_EVERY = 20
 TIMING = ("tokens_per_s", "loader_tokens_per_s")
 ACTS = "tests.faults.acts"
 
@@ -51,7 +54,7 @@ def sweep_file(trials: int, steps: int) -> dict[str, Any]:
             "task": "bytes_lm",
             "model": {"d_model": 16, "n_layers": 1, "mixer": "gru", "feedforward": {"name": "dense", "hidden": 16}},
             "training": {
-                "steps": steps, "batch_size": 4, "sequence_length": 32, "eval_every": 20,
+                "steps": steps, "batch_size": 4, "sequence_length": 32, "eval_every": EVAL_EVERY,
                 "keep_checkpoints": 3, "figures": False,
             },
         },
@@ -89,9 +92,10 @@ class Chaos:
 
     def up(self) -> None:
         """Bring back what is gone; a fault may strike the coordinator at its start, too."""
-        wait_for(lambda: self.orch("up", code=None) and self.answers(), "the service", every_s=1)
+        wait_for(self._is_up, "the service", every_s=1)
 
-    def answers(self) -> bool:
+    def _is_up(self) -> bool:
+        self.orch("up", code=None)
         return bool(self.orch("status", "--format", "json", code=None))
 
     # ---- faults; each returns what must come true before it counts as overcome, besides the next report
@@ -160,7 +164,7 @@ class Chaos:
     def mend(self) -> None:
         """Whoever met a fault may have been the coordinator."""
         time.sleep(0.5)
-        if is_gone(psutil.Process(self.running["coordinator"]["pid"])):
+        if self._part("coordinator") is None:
             self.up()
 
     # ---- who is there
@@ -198,13 +202,18 @@ class Chaos:
             except psutil.NoSuchProcess:
                 continue
 
+    def _part(self, name: str) -> psutil.Process | None:
+        """A process that `orch up` started; None where it is gone."""
+        recorded = Process(self.running[name]["pid"], self.running[name]["started"])
+        return psutil.Process(recorded.pid) if recorded.is_alive else None
+
     def _end_service(self, name: str, number: signal.Signals) -> None:
-        process = psutil.Process(self.running[name]["pid"])
-        if name == "mlflow":
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        wait_for(lambda: is_gone(process), f"the end of {name}")
+        if (process := self._part(name)) is not None:
+            if name == "mlflow":
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            wait_for(lambda: is_gone(process), f"the end of {name}")
         time.sleep(self.random.choice([0, 0, 5]))
         self.up()
 
@@ -361,6 +370,18 @@ def is_undisturbed(trial: Trial, curve: Sequence[tuple[int, float]]) -> bool:
     return list(curve) == [(row["step"], row["val_bpb"]) for row in rows] and told == last
 
 
+def steps_in(seconds: float) -> int:
+    """Steps that one trial makes in so much time on this machine, as it is now."""
+    torch.set_num_threads(1)
+    training = sweep_file(2, 10_000)["workload"]
+    rows = workloads.train({**training, "seed": 0})
+    next(rows)
+    began = time.perf_counter()
+    steps = next(rows)["step"] - EVAL_EVERY
+    rows.close()  # type: ignore[attr-defined]
+    return EVAL_EVERY * max(10, int(steps * seconds / (time.perf_counter() - began) / EVAL_EVERY))
+
+
 def wait_for(condition: Callable[[], Any], what: str, every_s: float = 0.1) -> Any:
     """What `condition` returns once it is true."""
     deadline = time.monotonic() + PATIENCE_S
@@ -374,7 +395,7 @@ def wait_for(condition: Callable[[], Any], what: str, every_s: float = 0.1) -> A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, help="of a trial; for some seconds of training when left out")
     parser.add_argument("--faults", type=int, default=33)
     parser.add_argument("--seed", type=int, default=0, help="of the order in which faults come")
     parser.add_argument("--home", type=Path, help="kept afterwards; a temporary directory when left out")
@@ -385,7 +406,7 @@ def main() -> None:
             home,
             lambda line: print(line, flush=True),
             trials=chosen.trials,
-            steps=chosen.steps,
+            steps=chosen.steps or steps_in(TRIAL_S),
             count=chosen.faults,
             seed=chosen.seed,
         )
