@@ -98,7 +98,7 @@ class Chaos:
         self.orch("up", code=None)
         return bool(self.orch("status", "--format", "json", code=None))
 
-    # ---- faults; each returns what must come true before it counts as overcome, besides the next report
+    # ---- faults
 
     def kill_worker(self) -> None:
         self._signal(self.workers, signal.SIGKILL)
