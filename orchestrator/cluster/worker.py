@@ -268,15 +268,21 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 class _Tee:
-    """Writes to two streams; is the first in everything else. A second one that is full ends nobody who prints."""
+    """Writes to two streams; is the first in everything else. A disk that is full must not end who prints."""
 
     def __init__(self, first: TextIO, second: TextIO) -> None:
         self._first, self._second = first, second
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._second.write(text)
-        return self._first.write(text)
+        for stream in (self._second, self._first):
+            with suppress(OSError):
+                stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in (self._second, self._first):
+            with suppress(OSError):
+                stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._first, name)

@@ -40,7 +40,7 @@ from workloads import faults
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 LOCKED_S, SILENT_S = 10.0, 8.0
-TRIAL_S = 6.0
+TRIAL_S = 4.0
 EVAL_EVERY = 20
 TIMING = ("tokens_per_s", "loader_tokens_per_s")
 ACTS = "tests.faults.acts"
@@ -396,7 +396,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--steps", type=int, help="of a trial; for some seconds of training when left out")
-    parser.add_argument("--faults", type=int, default=33)
+    parser.add_argument("--faults", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the order in which faults come")
     parser.add_argument("--home", type=Path, help="kept afterwards; a temporary directory when left out")
     chosen = parser.parse_args()
