@@ -22,6 +22,7 @@ KINDS = (
 @pytest.mark.timeout(900)
 def test_a_few_faults_at_random_lose_double_and_change_nothing(tmp_path: Path) -> None:
     told: list[str] = []
-    bad = chaos.run(tmp_path / "home", told.append, trials=8, steps=400, count=len(KINDS), seed=0, only=KINDS)
+    steps = chaos.steps_in(chaos.TRIAL_S)
+    bad = chaos.run(tmp_path / "home", told.append, trials=12, steps=steps, count=len(KINDS), seed=0, only=KINDS)
     assert bad == 0, "\n".join(told)
     assert told[-1].endswith("lost 0, doubled 0, differing 0")
