@@ -294,7 +294,9 @@ def run(
         try:
             _strike(chaos, store, sweep_id, count, only, say)
             wait_for(lambda: store.sweeps.sweep(sweep_id).state in SWEEP_ENDS, "the sweep's end")
-            return _report(chaos, store, sweep_id, time.monotonic() - began, say)
+            took_s = time.monotonic() - began
+            chaos.orch("down", code=None)
+            return _report(chaos, store, sweep_id, took_s, say)
         finally:
             store.close()
     except BaseException:

@@ -70,12 +70,16 @@ class PostgresServer:
     def database(self, template: str = "template1") -> Iterator[str]:
         """The URL of a new database, a copy of `template` (by default empty), which is dropped in the end."""
         name = f"test_{uuid.uuid4().hex[:12]}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        try:
+            yield self.url(name)
+        finally:
+            # Over a connection of its own: the server may have been restarted in between
+            self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
-            try:
-                yield self.url(name)
-            finally:
-                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            connection.execute(statement)
 
 
 @contextmanager

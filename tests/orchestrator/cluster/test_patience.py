@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from orchestrator.cluster import patience
 from orchestrator.cluster.patience import patient
 from orchestrator.errors import IllegalMove, Unreachable
 from orchestrator.lifecycle import TrialState
-from orchestrator.store import Store
+from orchestrator.store import Store, open_store
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
+from tests.support.postgres import private_postgres
 from workloads import faults
 
 
@@ -50,3 +54,32 @@ def test_patience_has_an_end(store: Store, armed: Path, monkeypatch: pytest.Monk
     faults.arm(armed, "commit", "error", count=10)
     with pytest.raises(Unreachable):
         patient(store.sweeps).add_sweep(a_sweep(), [], now=NOW)
+
+
+def test_a_postgresql_that_crashes_under_a_sweep_is_waited_for() -> None:
+    # What it has committed outlives its own crash, as it would anywhere
+    with private_postgres(synchronous_commit="on") as server, server.database() as url:
+        store = open_store(url)
+        sweep = store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+        [trial] = store.trials.trials(sweep.id)
+        rows = patient(store.trials)
+        rows.start_trial(trial.id, now=NOW)
+        back, recorded = threading.Event(), []
+
+        def record() -> None:
+            while not back.is_set() or len(recorded) < 40:
+                rows.record([a_report(trial.id, len(recorded), val_bpb=float(len(recorded)))])
+                recorded.append(float(len(recorded)))
+
+        recording = threading.Thread(target=record)
+        recording.start()
+        while len(recorded) < 20:
+            time.sleep(0.01)
+        server.stop(signal.SIGQUIT)
+        time.sleep(1)
+        server.start()
+        back.set()
+        recording.join()
+        rows.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
+        assert store.trials.curve(trial.id, "val_bpb") == list(enumerate(recorded))
+        store.close()
