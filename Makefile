@@ -30,7 +30,7 @@ test: install-dev postgresql ## Install what the tests need and run them.
 faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about twenty minutes.
 	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
-chaos: install-dev ## 40 trials among 33 faults drawn at random; prints what was lost, doubled or differs.
+chaos: install-dev ## 40 trials among 32 faults drawn at random; prints what was lost, doubled or differs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos
 
 lint: install-dev ## Style, layering.
