@@ -31,7 +31,8 @@ def test_outputs_state_and_gradients_agree_with_the_reference(B, T, H, K, V, chu
     gen = torch.Generator().manual_seed(0)
 
     def random(*shape):
-        return torch.randn(*shape, generator=gen).to(dtype).to(DEVICE).requires_grad_()
+        x = torch.randn(*shape, generator=gen).to(dtype).to(DEVICE)
+        return x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()  # rows that are not next to each other
 
     inputs = [random(B, T, H, K), random(B, T, H, K), random(B, T, H, V), decays(gen, B, T, H, K).requires_grad_()]
     inputs += [random(B, H, K, V)] if with_h0 else []

@@ -28,7 +28,8 @@ def test_outputs_state_and_gradients_agree_with_the_reference(B, T, H, K, V, chu
     g = -torch.rand(B, T, H, generator=gen)
     g[:, ::9], g[:, 3::7], g[:, 4::11] = -50, 0, -torch.inf
     parts = [random(B, T, H, K), F.normalize(random(B, T, H, K), dim=-1), random(B, T, H, V), beta]
-    inputs = [x.to(dtype).to(DEVICE).requires_grad_() for x in parts] + [g.to(DEVICE).requires_grad_()]
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in parts]  # rows that are not next to each other
+    inputs = [x.to(dtype).to(DEVICE).requires_grad_() for x in strided] + [g.to(DEVICE).requires_grad_()]
     inputs += [random(B, H, K, V).to(dtype).to(DEVICE).requires_grad_()] if with_h0 else []
     wide = [i.detach().float().requires_grad_() for i in inputs]
 
