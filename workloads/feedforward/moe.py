@@ -23,8 +23,8 @@ class MoE(Feedforward):
     Dropless: rows are copied once an assignment, grouped by expert, and brought back; the work follows the number of
     assignments, not of experts. Tokens without an assignment get 0.
 
-    torch.compile breaks the graph at the router (see `GateRouter`), at the dictionaries of `LayerContext` and inside
-    `kernels`, whose operators have their own code; results stay those of eager execution.
+    torch.compile breaks the graph at the router (see `GateRouter`) and at the dictionaries of `LayerContext`; results
+    stay those of eager execution.
     """
 
     def __init__(self, d_model: int, options: Options) -> None:

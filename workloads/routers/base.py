@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import moe_route
+from kernels.compilers import opaque
 from workloads.slots import LayerContext, Router, Routing
 
 INIT_STD = 0.02
@@ -30,7 +31,7 @@ class GateRouter(Router):
         super().__init__()
         self.d_model, self.num_experts = d_model, num_experts
 
-    @torch.compiler.disable
+    @opaque
     def forward(self, x: Tensor, context: LayerContext | None = None) -> Routing:
         """Args: x [N, D] any floating dtype. Returns the plan for these tokens, an empty one where N is 0."""
         context = LayerContext(shape=(1, len(x))) if context is None else context

@@ -173,7 +173,7 @@ def test_a_router_that_wants_more_experts_than_there_are_is_refused():
 
 @pytest.mark.parametrize("router", ["topk", "switch", "token_fusion", "hypermoe"])
 def test_compiled_layers_agree_with_eager_ones(router):
-    """The router, the kernels' operations and the context break the graph; the pieces are compiled."""
+    """The router and the context break the graph; the pieces are compiled."""
     layer, x = moe(router={"name": router}).eval(), hidden()
     expected = layer(x)
     compiled = torch.compile(layer, backend="aot_eager")
