@@ -32,7 +32,10 @@ def main() -> int:
     """Prints a line a sweep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="of files in sweeps/, without .yaml; all when left out")
-    names = parser.parse_args().names or sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+    files = (ROOT / "sweeps").glob("*.yaml")
+    # What starts from the best of another comes last
+    later = sorted(("start_from:" in path.read_text(), path.stem) for path in files)
+    names = parser.parse_args().names or [name for _, name in later]
     good = True
     with tempfile.TemporaryDirectory() as home:
         try:
@@ -40,7 +43,13 @@ def main() -> int:
             for name in names:
                 began = time.monotonic()
                 file = str(ROOT / "sweeps" / f"{name}.yaml")
-                answer = json.loads(orch(home, "submit", file, "--profile", "smoke", "--wait", "--format", "json"))
+                told = orch(home, "submit", file, "--profile", "smoke", "--wait", "--format", "json")
+                if not told:
+                    # Refused, as it has told on the terminal
+                    print(f"{name:26} not run", flush=True)
+                    good = False
+                    continue
+                answer = json.loads(told)
                 took = time.monotonic() - began
                 ends = Counter(trial["state"] for trial in answer["trials"])
                 told = ", ".join(f"{count} {state}" for state, count in ends.items())
