@@ -100,10 +100,15 @@ class Service(RuleBasedStateMachine):
             clock=self.clock,
         ).id
 
-    @rule(sweep=sweeps, ask=st.sampled_from([control.pause, control.resume, control.cancel]))
+    @rule(sweep=sweeps, ask=st.sampled_from([control.pause, control.cancel]))
     def ask(self, sweep: int, ask: Callable[..., Sweep]) -> None:
         with suppress(BadInput):
             ask(str(sweep), user="u", store=self.store.sweeps, clock=self.clock)
+
+    @rule(sweep=sweeps)
+    def resume(self, sweep: int) -> None:
+        with suppress(BadInput):
+            control.resume(str(sweep), user="u", store=self.store.sweeps, trials=self.store.trials, clock=self.clock)
 
     @rule(sweep=sweeps)
     def retry(self, sweep: int) -> None:
@@ -246,7 +251,7 @@ class Service(RuleBasedStateMachine):
         for _ in range(200):
             for sweep in self.all_sweeps():
                 if sweep.wish is Wish.PAUSE:
-                    self.ask(sweep.id, control.resume)
+                    self.resume(sweep.id)
                 self.train(sweep.id, "report")
                 self.driver_goes(sweep.id, "ends")
             self.clock.advance(seconds=60)

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.cli.files import load
 from orchestrator.errors import BadInput
 from orchestrator.packages import MOST_BYTES, directory, has, pack, unpack
+from orchestrator.sizing import SubprocessSizer
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -79,7 +80,7 @@ def test_a_sweep_files_code_becomes_the_package_that_lies_beside_it(tmp_path):
     file = tmp_path / "sweep.yaml"
     for words in ("code: mine", "code: {path: ./mine, imports: [a]}"):
         file.write_text(f"name: x\nparameters: {{training.lr: [1e-3]}}\n{words}\n")
-        loaded = load(file, None, [])
+        loaded = load(file, None, [], SubprocessSizer())
         assert loaded.package == package
         assert loaded.accepted.spec.code is not None
         assert loaded.accepted.spec.code.package == package.name
@@ -87,7 +88,7 @@ def test_a_sweep_files_code_becomes_the_package_that_lies_beside_it(tmp_path):
     assert loaded.accepted.spec.code.imports == ["a"]
     file.write_text("name: x\ncode: nowhere\n")
     with pytest.raises(BadInput, match="nowhere: there is no such file"):
-        load(file, None, [])
+        load(file, None, [], SubprocessSizer())
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "ORCH_HOME", "RAY_ADDRESS", "a-b"])
@@ -95,4 +96,4 @@ def test_variables_that_orch_needs_are_not_for_sweeps_to_set(tmp_path, name):
     file = tmp_path / "sweep.yaml"
     file.write_text(f"name: x\nenvironment: {{{name}: 1}}\n")
     with pytest.raises(BadInput, match=r"not for sweeps to set|no name of a variable"):
-        load(file, None, [])
+        load(file, None, [], SubprocessSizer())
