@@ -102,8 +102,10 @@ class Pool:
                 LOG.exception("the pool could not be resized; trying again")
 
     def _resize(self) -> None:
+        # First, for who asks learns also which nodes are drained by now
+        wanted = self._wanted()
         # A group that can be placed nowhere would wait with today's selectors when a drained node comes back
-        size = self._wanted() if {node["NodeID"] for node in _alive()} - self.left - self._drained else 0
+        size = wanted if {node["NodeID"] for node in _alive()} - self.left - self._drained else 0
         lacking = ray.get(self._mailbox.resize.remote(size))
         if size != self.size:
             LOG.info("pool: %d slots, %d to start", size, lacking)
