@@ -41,4 +41,4 @@ def lab(faulty_head: Head, fault_directory: Path, tmp_path: Path) -> Iterator[La
         path.unlink()
     opened = Lab.in_home(faulty_head, tmp_path / "home")
     yield opened
-    opened.store.close()
+    opened.close()

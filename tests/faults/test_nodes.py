@@ -60,4 +60,4 @@ def test_a_raylet_that_is_killed_takes_no_trial_along(cluster: Cluster, tmp_path
     finally:
         driver.kill()
         driver.wait()
-        lab.store.close()
+        lab.close()

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,6 +83,7 @@ class Lab:
     head: Head
     settings: Settings
     store: Store
+    drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
     def in_home(cls, head: Head, home: Path, **environment: str) -> Lab:
@@ -135,7 +136,15 @@ class Lab:
         environment |= {"ORCH_HOME": str(self.settings.home), "ORCH_DATABASE_URL": self.settings.database_url} | own
         log = self.driver_log(*sweeps).open("ab")
         command = [sys.executable, DRIVE, "drive", *(str(sweep.id) for sweep in sweeps)]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.drivers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        return self.drivers[-1]
+
+    def close(self) -> None:
+        """What a failed test left running would hold the cores that the next ones wait for."""
+        for driver in self.drivers:
+            driver.kill()
+            driver.wait()
+        self.store.close()
 
     def directory(self, trial: Trial) -> Path:
         return self.settings.trial_directory(trial.sweep_id, trial.id)

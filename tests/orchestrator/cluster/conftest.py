@@ -21,4 +21,4 @@ def lab(ray_head: Head, tmp_path: Path) -> Iterator[Lab]:
     """A home of the test's own."""
     opened = Lab.in_home(ray_head, tmp_path / "home")
     yield opened
-    opened.store.close()
+    opened.close()
