@@ -109,6 +109,7 @@ def test_two_sweeps_submitted_together_share_the_machine(service, sweep_file):
 
 
 def test_ctrl_c_while_waiting_detaches_and_cancels_nothing(service, sweep_file):
+    service.orch("up")
     process = service.start("submit", sweep_file("detached", steps=300, every=20), "--wait")
     wait_for(lambda: any(s["name"] == "detached" for s in service.json("list")["sweeps"]))
     time.sleep(1)  # well inside the following: the signal must not meet the submission itself
