@@ -20,6 +20,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from orchestrator.cluster.mailbox import Mailbox
+from orchestrator.cluster.reaper import Reaper
 from orchestrator.cluster.resources import TrialResources
 from orchestrator.cluster.watch import Bounds
 from orchestrator.cluster.worker import serve
@@ -54,6 +55,7 @@ class Pool:
         """give_up: called with the reason when a group cannot be brought up at all."""
         self._config, self._mailbox, self._wanted, self._give_up = config, mailbox, wanted, give_up
         self._groups: dict[str, threading.Thread] = {}
+        self._reaper = Reaper()
         self.left: set[str] = set()
         self._drained: frozenset[str] = frozenset()
         self._closing = threading.Event()
@@ -115,6 +117,7 @@ class Pool:
 
     def _look_for_broken(self) -> None:
         slots = ray.get(self._mailbox.view.remote())
+        self._reaper.look({slot.reservation for slot in slots})
         for slot in slots:
             if slot.losses_in_a_row >= STARTS_BEFORE_GIVING_UP:
                 self._give_up(f"{slot.name} does not start, {slot.losses_in_a_row} times in a row: {slot.last_loss}")
@@ -131,18 +134,20 @@ class Pool:
         self._groups[slot].start()
 
     def _run_group(self, slot: str) -> None:
-        reason = "its group was closed"
+        reason, broke = "its group was closed", False
         try:
             self._trainer(slot).fit()
         except Exception as error:
             if self._closing.is_set():
                 # The driver's end took it along; to ask Ray for anything now would join the cluster anew
                 return
-            reason = f"its group could not be kept: {error}"
+            reason, broke = f"its group could not be kept: {_last_line(error)}", True
             # Train gave the whole run up, workers or none; the next one may fare no better
             self._broken_in_a_row, self._last_break = self._broken_in_a_row + 1, _last_line(error)
             LOG.exception("%s ended", slot)
-        ray.get(self._mailbox.close.remote(slot, reason))
+        reservation = ray.get(self._mailbox.close.remote(slot, reason))
+        if broke and reservation:
+            self._reaper.free(reservation)
         del self._groups[slot]
 
     def _trainer(self, slot: str) -> _LeanTrainer:
@@ -164,7 +169,7 @@ class Pool:
 class _LeanTrainer(DataParallelTrainer):
     """Without the actors that a slot has no use for: a process each, and over a second of start-up on a small machine.
 
-    They serve Ray Data sets, and placement groups of a controller that died: ours end with the driver's job.
+    They serve Ray Data sets, and placement groups of a controller that died, which the pool's `Reaper` frees.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

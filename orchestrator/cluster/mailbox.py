@@ -50,6 +50,7 @@ class _Slot:
     generation: int = 0
     pids: dict[int, int] = field(default_factory=dict)
     nodes: dict[int, str] = field(default_factory=dict)
+    reservation: str = ""
     waiting: set[int] = field(default_factory=set)
     lease: _Lease | None = None
     retiring: bool = False
@@ -110,11 +111,12 @@ class Mailbox:
             self._new_generation(slot, reason)
             await self._tell()
 
-    async def close(self, name: str, reason: str) -> None:
-        """The group is no more."""
+    async def close(self, name: str, reason: str) -> str:
+        """The group is no more. Returns the id of the placement group that it was in; "" if it never came up."""
         if slot := self._slots.pop(name, None):
             self._new_generation(slot, reason)
             await self._tell()
+        return slot.reservation if slot else ""
 
     async def view(self) -> list[SlotView]:
         """All slots."""
@@ -125,6 +127,7 @@ class Mailbox:
                 retiring=slot.retiring,
                 trial_id=slot.lease.trial_id if slot.lease else None,
                 pids=dict(slot.pids),
+                reservation=slot.reservation,
                 losses_in_a_row=slot.losses_in_a_row,
                 last_loss=slot.last_loss,
             )
@@ -187,12 +190,16 @@ class Mailbox:
 
     # ---- workers
 
-    async def hello(self, name: str) -> int:
-        """Rank 0 of a new group: returns its generation, which it shares with the other ranks."""
+    async def hello(self, name: str, reservation: str = "") -> int:
+        """Rank 0 of a new group: returns its generation, which it shares with the other ranks.
+
+        reservation: id of the placement group that all of them are in.
+        """
         slot = self._slots.get(name)
         if slot is None:
             return -1
         self._new_generation(slot, "its workers were restarted")
+        slot.reservation = reservation
         await self._tell()
         return slot.generation
 

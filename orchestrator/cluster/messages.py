@@ -105,7 +105,8 @@ class Verdict(StrEnum):
 class SlotView:
     """One slot, as the pool sees it.
 
-    trial_id: what it is leased to. pids: of its workers, by rank. losses_in_a_row: since it was last ready.
+    trial_id: what it is leased to. pids: of its workers, by rank. reservation: id of the placement group that its
+    workers were started in last; "" before that. losses_in_a_row: since it was last ready.
     """
 
     name: str
@@ -113,5 +114,6 @@ class SlotView:
     retiring: bool
     trial_id: int | None
     pids: Mapping[int, int] = field(default_factory=dict)
+    reservation: str = ""
     losses_in_a_row: int = 0
     last_loss: str = ""

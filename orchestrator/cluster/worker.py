@@ -86,10 +86,16 @@ def _take_seat(mailbox: Any, slot: str, bounds: Bounds) -> Seat:
     rank, workers = context.get_world_rank(), context.get_world_size()
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     # One start of the group, one generation: rank 0 asks for it, so that ranks of two starts never mix
-    meeting: dict[str, Any] = {"generation": _call(mailbox.hello, slot)} if rank == 0 else {}
+    meeting: dict[str, Any] = {"generation": _call(mailbox.hello, slot, _reservation())} if rank == 0 else {}
     if workers > 1:
         meeting = _join_process_group(meeting, rank, workers)
     return Seat(mailbox, slot, meeting["generation"], rank, workers, bounds)
+
+
+def _reservation() -> str:
+    """Id of the placement group that this worker is in."""
+    found = ray.util.get_current_placement_group()
+    return "" if found is None else str(found.id.hex())
 
 
 def _join_process_group(meeting: dict[str, Any], rank: int, workers: int) -> dict[str, Any]:

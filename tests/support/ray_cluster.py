@@ -160,8 +160,13 @@ class Lab:
 
 def train_workers(head: Head) -> list[psutil.Process]:
     """Processes of the cluster that train."""
+    return processes_of(head, "RayTrainWorker")
+
+
+def processes_of(head: Head, actor: str) -> list[psutil.Process]:
+    """Processes of the cluster's actors whose class has this in its name."""
     processes = psutil.Process(head.pid).children(recursive=True)
-    return [process for process in processes if any("RayTrainWorker" in part for part in _command(process))]
+    return [process for process in processes if any(actor in part for part in _command(process))]
 
 
 def held_on(head: Head) -> list[str]:

@@ -1,0 +1,55 @@
+"""What a Train controller leaves behind when it is killed: found by time without Ray, freed at once with it."""
+
+from orchestrator.cluster.reaper import UNCLAIMED_S, Reaper
+from orchestrator.lifecycle import TrialState
+from tests.support.ray_cluster import PATIENCE_S, Lab, held_on, processes_of, tiny_config, wait_for
+
+
+class World:
+    """Placement groups by id, and a clock."""
+
+    def __init__(self) -> None:
+        self.now_s, self.reserved = 0.0, set[str]()
+        self.reaper = Reaper(lambda: self.reserved.copy(), lambda group: self.reserved.discard(group), lambda: self.now_s)
+
+
+def test_what_nobody_claims_is_freed_only_once_nobody_can_be_about_to_claim_it() -> None:
+    world = World()
+    world.reserved = {"claimed", "leaked"}
+    world.reaper.look({"claimed"})
+    world.now_s = UNCLAIMED_S - 1
+    world.reserved.add("starting")
+    world.reaper.look({"claimed"})
+    assert world.reserved == {"claimed", "leaked", "starting"}
+    world.now_s = UNCLAIMED_S
+    world.reaper.look({"claimed"})
+    assert world.reserved == {"claimed", "starting"}
+
+
+def test_what_was_claimed_meanwhile_counts_from_its_loss() -> None:
+    world = World()
+    world.reserved = {"group"}
+    world.reaper.look(())
+    world.now_s = UNCLAIMED_S - 1
+    world.reaper.look({"group"})
+    world.now_s = UNCLAIMED_S + 1
+    world.reaper.look(())
+    assert world.reserved == {"group"}
+    world.now_s = 2 * UNCLAIMED_S + 1
+    world.reaper.look(())
+    assert not world.reserved
+
+
+def test_a_killed_controller_blocks_nothing(lab: Lab) -> None:
+    """On both cores: a placement group that stayed would keep the next group from starting."""
+    resources = {"workers": 1, "cpu": 2, "gpu": 0}
+    sweep = lab.add([tiny_config(steps=400, eval_every=20)], slots=1, resources=resources)
+    driver = lab.drive(sweep)
+    wait_for(lambda: lab.trials(sweep)[0].step > 0, "a report", driver)
+    [controller] = processes_of(lab.head, "TrainController")
+    controller.kill()
+    assert driver.wait(timeout=PATIENCE_S) == 0, lab.driver_log(sweep).read_text()[-3000:]
+    [trial] = lab.trials(sweep)
+    assert (trial.state, trial.attempt, trial.failures) == (TrialState.SUCCEEDED, 2, 0), trial.reason
+    assert "which its controller left behind" in lab.driver_log(sweep).read_text()
+    wait_for(lambda: not held_on(lab.head), "the end of all actors and placement groups")
