@@ -23,6 +23,7 @@ from orchestrator.records import (
     OutboxItem,
     Pace,
     Perturbation,
+    Recorded,
     Report,
     Scalar,
     Sweep,
@@ -55,6 +56,11 @@ class SweepStore(Protocol):
 
         A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves.
         """
+
+    def record(
+        self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
+    ) -> Recorded:
+        """The same; returns its trials, too."""
 
     def sweep(self, sweep_id: int) -> Sweep:
         """Raises NotFound."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -357,6 +357,14 @@ class TrialMark:
 
     state: TrialState
     rest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A sweep as it was recorded, with its trials in order of number."""
+
+    sweep: Sweep
+    trials: Sequence[Trial]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

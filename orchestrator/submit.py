@@ -14,7 +14,7 @@ from orchestrator.matching import Sizer
 from orchestrator.places import lacking, pools_of
 from orchestrator.planning import Plan, as_scalar, make_plan
 from orchestrator.ports import Clock, Pool, SweepStore, TrialStore
-from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Sweep
+from orchestrator.records import Capacity, NewSweep, NewTrial, Once, Recorded
 from orchestrator.report import PlanDocument, PlannedTrial
 from orchestrator.requisites import by_number
 from orchestrator.spec import SweepSpec
@@ -45,18 +45,30 @@ class _Kept:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[str, str], tuple[Document, Accepted]] = OrderedDict()
+        self._turns: dict[tuple[str, str], threading.Lock] = {}
 
     def read(self, text: str, file: str, sizer: Sizer | None) -> tuple[Document, Accepted]:
         """A file, checked against everything but the cluster. Raises BadInput."""
+        key = text, file
         with self._lock:
-            if (text, file) in self._files:
-                self._files.move_to_end((text, file))
-                return self._files[text, file]
-        document = read_document(text, file)
+            if key in self._files:
+                self._files.move_to_end(key)
+                return self._files[key]
+            turn = self._turns.setdefault(key, threading.Lock())
+        try:
+            with turn:
+                # Of those who bring it at the same time, the first one checks it
+                return self._files.get(key) or self._check(key, sizer)
+        finally:
+            with self._lock:
+                self._turns.pop(key, None)
+
+    def _check(self, key: tuple[str, str], sizer: Sizer | None) -> tuple[Document, Accepted]:
+        document = read_document(*key)
         accepted = check(document, None, sizer)
         if len(accepted.plan.trials) <= MOST_TRIALS_KEPT:
             with self._lock:
-                self._files[text, file] = document, accepted
+                self._files[key] = document, accepted
                 if len(self._files) > MOST_KEPT:
                     self._files.popitem(last=False)
         return document, accepted
@@ -156,7 +168,7 @@ def submit(
     allow: Callable[[str], object] = str,
     project: str | None = None,
     has_package: Callable[[str], bool] = lambda name: False,
-) -> Sweep:
+) -> Recorded:
     """Check a sweep file and queue it. Trials that have a result already get it, unless `rerun` says otherwise.
 
     Args:
@@ -200,7 +212,7 @@ def submit(
     # What starts from another's checkpoint is not what started from nothing; nor is what other code trains
     anew = rerun or spec.start_from is not None or has_its_own(words)
     planned = accepted.plan.trials if anew else with_identities(accepted.plan.trials, trials, sizer)[0]
-    return store.add_sweep(new, planned, now=clock.now(), once=once)
+    return store.record(new, planned, now=clock.now(), once=once)
 
 
 def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:

@@ -14,6 +14,8 @@ from orchestrator.leadership import Leadership
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
+IDLE_SHARE = 4
+"""Of a tick's time, what at least passes until the next."""
 QUIET_S = 1.0
 """Pause after a tick that found the database or the cluster away."""
 
@@ -37,8 +39,8 @@ class Acting:
         away = ""
         while not stop.is_set():
             try:
-                # Over a long queue a tick takes long: requests need their half of the process
-                pause = max(TICK_S, self._act())
+                # Over a long queue a tick takes long, and requests need most of the process
+                pause = max(TICK_S, IDLE_SHARE * self._act())
                 if away:
                     log.info("back again after: %s", away)
                     away = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,13 +11,14 @@ import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, OrchError
 from orchestrator.lifecycle import SweepState, Wish
-from orchestrator.records import NewSweep, NewTrial, Once
+from orchestrator.records import NewSweep, NewTrial, Once, Trial
 from orchestrator.sealing import SEALED, seal_of
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import insert
+from orchestrator.store.inserting import insert_many
 from orchestrator.store.sharing import share_results
-from orchestrator.store.trials import insert_trials
+from orchestrator.store.trials import insert_trials, load_trials, planned_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,12 @@ class Arrival:
     once: Once | None
 
 
-def accept(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int | OrchError]:
+def accept(
+    connection: sa.Connection, arrivals: Sequence[Arrival]
+) -> tuple[list[int | OrchError], dict[int, list[Trial]]]:
     """Numbers of the sweeps, new ones in order of arrival; that of the sweep that is there for a key that was used.
 
-    A Conflict in its place for a key that came with other content.
+    A Conflict in its place for a key that came with other content. Besides, the trials of all sweeps that it answers.
     """
     submitted = _submitted(connection, [arrival.once.key for arrival in arrivals if arrival.once])
     fresh: dict[int, Arrival] = {}
@@ -42,12 +45,14 @@ def accept(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int |
         if arrival.once is None or arrival.once.key not in keys:
             fresh[place] = arrival
             keys |= {arrival.once.key} if arrival.once else set()
-    numbers = dict(zip(fresh, _record(connection, list(fresh.values())), strict=True))
+    ids, trials = _record(connection, list(fresh.values()))
+    numbers = dict(zip(fresh, ids, strict=True))
     submitted |= {each.once.key: (each.once.content, numbers[place]) for place, each in fresh.items() if each.once}
-    return [
+    answers = [
         numbers[place] if place in numbers else _again(arrival.once, submitted)
         for place, arrival in enumerate(arrivals)
     ]
+    return answers, trials | _trials_of(connection, {each for each in answers if isinstance(each, int)} - set(trials))
 
 
 def _submitted(connection: sa.Connection, keys: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -65,14 +70,23 @@ def _again(once: Once | None, submitted: Mapping[str, tuple[str, int]]) -> int |
     return Conflict(f"this idempotency key submitted another file before, as sweep {sweep_id}; take a new key.")
 
 
-def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+def _trials_of(connection: sa.Connection, sweeps: Collection[int]) -> dict[int, list[Trial]]:
+    found: dict[int, list[Trial]] = {sweep_id: [] for sweep_id in sweeps}
+    if found:
+        ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id.in_(sweeps))
+        for trial in sorted(load_trials(connection, ids), key=lambda trial: trial.number):
+            found[trial.sweep_id].append(trial)
+    return found
+
+
+def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[list[int], dict[int, list[Trial]]]:
+    """Numbers of the new sweeps, and the trials of those that share no results and so are as they were planned."""
     if not arrivals:
-        return []
+        return [], {}
     projects = _projects(connection, {arrival.sweep.project for arrival in arrivals})
-    statement = sa.insert(t.sweep).returning(t.sweep.c.id, sort_by_parameter_order=True)
     rows = [_row(arrival, projects[arrival.sweep.project]) for arrival in arrivals]
-    ids = list(connection.execute(statement, rows).scalars())
-    insert_trials(connection, [(id, arrival.trials) for id, arrival in zip(ids, arrivals, strict=True)])
+    ids = [id for id in insert_many(connection, t.sweep, rows) if id is not None]
+    trial_ids = insert_trials(connection, [(id, arrival.trials) for id, arrival in zip(ids, arrivals, strict=True)])
     keyed = [
         {"key": arrival.once.key, "content": arrival.once.content, "sweep_id": id}
         for id, arrival in zip(ids, arrivals, strict=True)
@@ -84,7 +98,15 @@ def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[int]
         event for id, arrival in zip(ids, arrivals, strict=True) for event in _first_events(connection, id, arrival)
     ]
     audit.write_events(connection, events)
-    return ids
+    trials = {
+        id: [
+            planned_trial(trial_ids[id, trial.number], id, trial)
+            for trial in sorted(arrival.trials, key=lambda each: each.number)
+        ]
+        for id, arrival in zip(ids, arrivals, strict=True)
+        if not _may_share(arrival)
+    }
+    return ids, trials
 
 
 def _projects(connection: sa.Connection, names: set[str]) -> dict[str, int]:
@@ -121,10 +143,13 @@ def _row(arrival: Arrival, project_id: int) -> dict[str, Any]:
     }
 
 
+def _may_share(arrival: Arrival) -> bool:
+    return any(trial.identity is not None for trial in arrival.trials)
+
+
 def _first_events(connection: sa.Connection, sweep_id: int, arrival: Arrival) -> list[dict[str, Any]]:
     sweep, trials, now = arrival.sweep, arrival.trials, arrival.now
-    may_share = any(trial.identity is not None for trial in trials)
-    shared = share_results(connection, sweep_id, now=now) if may_share else []
+    shared = share_results(connection, sweep_id, now=now) if _may_share(arrival) else []
     reason = f"{len(trials)} trials planned" if len(trials) != 1 else "1 trial planned"
     submitted = audit.event(sweep_id, sweep.user, "submitted", reason=reason, now=now)
     seal = seal_of(sweep.spec, sweep.name, now)

@@ -23,8 +23,8 @@ Took: TypeAlias = Callable[[str, float], None]
 
 LOCK_WAIT_S = 30  # a backup or an operator's own tool may hold SQLite's write lock for many seconds
 CONNECT_WAIT_S = 10
-# The API answers 40 requests at a time, beside the loops of the coordinator; what is idle beyond ten is closed
-POOL = {"pool_size": 10, "max_overflow": 50}
+# The API answers 40 requests at a time, beside the coordinator's loops; opening a connection costs more than a query
+POOL = {"pool_size": 60, "max_overflow": 0, "pool_use_lifo": True}
 SQLITE_OUTAGES = frozenset(
     {
         sqlite3.SQLITE_BUSY,

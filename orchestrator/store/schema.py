@@ -57,6 +57,11 @@ class Json(sa.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+def storable(text: str) -> str:
+    """The text with what databases refuse replaced by a visible sign."""
+    return text.replace("\0", "\u2400").encode("utf-8", "replace").decode("utf-8")
+
+
 class Prose(sa.TypeDecorator[str]):
     """Text from anywhere, such as an exception's message, made fit for every database: no NUL, no lone surrogates."""
 
@@ -65,7 +70,7 @@ class Prose(sa.TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         """The text with what cannot be stored replaced by a visible sign."""
-        return None if value is None else value.replace("\0", "\u2400").encode("utf-8", "replace").decode("utf-8")
+        return None if value is None else storable(value)
 
 
 def _choice(column: str, kind: type[StrEnum]) -> sa.Column[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from orchestrator.errors import NotFound, OrchError, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
-from orchestrator.records import Event, NewSweep, NewTrial, Once, Sweep, Topic
+from orchestrator.records import Event, NewSweep, NewTrial, Once, Recorded, Sweep, Topic
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.accepting import Arrival, accept
@@ -19,9 +20,12 @@ from orchestrator.store.database import AnyRow, Database, is_id
 from orchestrator.store.together import Together
 from orchestrator.store.trials import OPEN, ended_item, lock_trials, move_trials, put_back
 
+IDS_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
 
 _QUERY = sa.select(t.sweep, t.project.c.name.label("project")).join(t.project)
+# Whatever else of a sweep changes, its version changes with it
+_MARKS = sa.select(t.sweep.c.id, t.sweep.c.version, t.sweep.c.reason, t.sweep.c.mlflow_run_id)
 
 
 class SqlSweeps:
@@ -29,7 +33,8 @@ class SqlSweeps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._accepting: Together[Arrival, Sweep] = Together(database, _accepted)
+        self._accepting: Together[Arrival, Recorded] = Together(database, _accepted)
+        self._open: Mapping[int, Sweep] = {}
 
     def add_sweep(
         self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
@@ -42,6 +47,12 @@ class SqlSweeps:
         A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves. The
         seal of what the spec claims is the first event.
         """
+        return self.record(sweep, trials, now=now, once=once).sweep
+
+    def record(
+        self, sweep: NewSweep, trials: Sequence[NewTrial], *, now: datetime, once: Once | None = None
+    ) -> Recorded:
+        """The same; returns its trials, too."""
         return self._accepting.do(Arrival(sweep, trials, now, once))
 
     def sweep(self, sweep_id: int) -> Sweep:
@@ -87,9 +98,17 @@ class SqlSweeps:
 
     def open_sweeps(self) -> list[Sweep]:
         """All that have not ended, by priority (high first), then age."""
-        query = _QUERY.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(t.sweep.c.priority.desc(), t.sweep.c.id)
+        query = _MARKS.where(t.sweep.c.state.not_in(SWEEP_ENDS)).order_by(t.sweep.c.priority.desc(), t.sweep.c.id)
         with self._database.read() as connection:
-            return [_sweep(row) for row in connection.execute(query)]
+            marks = connection.execute(query).all()
+            # Each tick asks for all of these, and few have changed since the last
+            found = {mark.id: _as_marked(seen, mark) for mark in marks if (seen := self._open.get(mark.id))}
+            changed = [mark.id for mark in marks if mark.id not in found or found[mark.id].version != mark.version]
+            for start in range(0, len(changed), IDS_A_QUERY):
+                rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(changed[start : start + IDS_A_QUERY])))
+                found |= {row.id: _sweep(row) for row in rows}
+        self._open = found
+        return [found[mark.id] for mark in marks]
 
     def progressed(self, sweep_id: int) -> bool:
         """Whether a trial of the sweep has reported since it was started last."""
@@ -263,12 +282,11 @@ class SqlSweeps:
         return counts
 
 
-def _accepted(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[Sweep | OrchError]:
-    answers = accept(connection, arrivals)
-    numbers = {answer for answer in answers if isinstance(answer, int)}
-    rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(numbers)))
-    sweeps = {row.id: _sweep(row) for row in rows}
-    return [sweeps[answer] if isinstance(answer, int) else answer for answer in answers]
+def _accepted(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[Recorded | OrchError]:
+    answers, trials = accept(connection, arrivals)
+    rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(list(trials))))
+    recorded = {row.id: Recorded(_sweep(row), trials[row.id]) for row in rows}
+    return [recorded[answer] if isinstance(answer, int) else answer for answer in answers]
 
 
 def _move_values(
@@ -326,6 +344,12 @@ def _stale(seen: Sweep, present: Sweep, to: SweepState) -> StaleRow:
         f"sweep {seen.id} was not moved from {seen.state} to {to}: it was seen at version {seen.version} and is now at "
         f"version {present.version}, {present.state}, with the wish to {present.wish}; read it again and decide anew"
     )
+
+
+def _as_marked(sweep: Sweep, mark: AnyRow) -> Sweep:
+    if (sweep.reason, sweep.mlflow_run_id) == (mark.reason, mark.mlflow_run_id):
+        return sweep
+    return replace(sweep, reason=mark.reason, mlflow_run_id=mark.mlflow_run_id)
 
 
 def _sweep(row: AnyRow) -> Sweep:

@@ -19,6 +19,7 @@ from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.held import held_s
+from orchestrator.store.inserting import insert_many
 from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 from orchestrator.store.summaries import summarise
@@ -63,7 +64,7 @@ class SqlTrials:
         numbers = [trial.number for trial in trials]
         with self._database.write() as connection:
             _expect_sweep(connection, sweep_id)
-            added = [number for _, number in insert_trials(connection, [(sweep_id, trials)])]
+            added = sorted(number for _, number in insert_trials(connection, [(sweep_id, trials)]))
             if added:
                 what = f"{len(added)} trials proposed" if len(added) > 1 else f"trial {added[0]} proposed"
                 audit.write_events(
@@ -262,14 +263,11 @@ class SqlTrials:
 
 def insert_trials(
     connection: sa.Connection, planned: Sequence[tuple[int, Sequence[NewTrial]]]
-) -> list[tuple[int, int]]:
-    """Insert PENDING trials, each sweep's own, whose numbers are new in it. Returns (sweep, number) of each."""
-    rows_of = [_trial_row(sweep_id, trial) for sweep_id, trials in planned for trial in trials]
-    if not rows_of:
-        return []
-    statement = insert(connection, t.trial).on_conflict_do_nothing(index_elements=["sweep_id", "number"])
-    rows = connection.execute(statement.returning(t.trial.c.id, t.trial.c.sweep_id, t.trial.c.number), rows_of)
-    ids = {(row.sweep_id, row.number): row.id for row in rows}
+) -> dict[tuple[int, int], int]:
+    """Insert PENDING trials, each sweep's own, whose numbers are new in it. Returns ids by (sweep, number)."""
+    rows = [_trial_row(sweep_id, trial) for sweep_id, trials in planned for trial in trials]
+    numbers = insert_many(connection, t.trial, rows, unless=("sweep_id", "number"))
+    ids = {(row["sweep_id"], row["number"]): id for row, id in zip(rows, numbers, strict=True) if id is not None}
     _insert_params(
         connection,
         {
@@ -279,7 +277,42 @@ def insert_trials(
             if (sweep_id, trial.number) in ids
         },
     )
-    return sorted(ids)
+    return ids
+
+
+def planned_trial(trial_id: int, sweep_id: int, trial: NewTrial) -> Trial:
+    """A trial that was just inserted, as it would be read."""
+    return Trial(
+        id=trial_id,
+        sweep_id=sweep_id,
+        number=trial.number,
+        state=TrialState.PENDING,
+        config=trial.config,
+        config_hash=trial.config_hash,
+        seed=trial.seed,
+        params={
+            name: t.storable(value) if isinstance(value, str) else value for name, value in sorted(trial.params.items())
+        },
+        attempt=0,
+        failures=0,
+        step=0,
+        metrics={},
+        best=None,
+        best_step=None,
+        checkpoint_path=None,
+        mlflow_run_id=None,
+        params_count=None,
+        active_params=None,
+        flops_per_token=None,
+        reason="",
+        started_at=None,
+        ended_at=None,
+        identity=trial.identity,
+        parent_trial_id=trial.parent_trial_id,
+        parent_step=trial.parent_step,
+        shared_from=None,
+        score=None,
+    )
 
 
 def _insert_params(connection: sa.Connection, params: Mapping[int, Mapping[str, Scalar]]) -> None:

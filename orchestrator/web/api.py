@@ -39,6 +39,8 @@ def create_api(service: Service) -> FastAPI:
         docs_url="/api/docs",
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        # `/metrics` has the figures; to ask at each request whether somebody traces it costs more than its parsing
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.state.door = Doorkeeper(service.tokens)
     api.include_router(_open_routes(service))

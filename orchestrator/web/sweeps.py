@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query
@@ -11,7 +12,7 @@ from orchestrator import packages, report
 from orchestrator.access import digest
 from orchestrator.forecast import History, forecast
 from orchestrator.lifecycle import SweepState
-from orchestrator.records import Once, Sweep
+from orchestrator.records import Once, Sweep, Trial
 from orchestrator.spec.load import read_document
 from orchestrator.submit import check, plan_document, submit, with_identities
 from orchestrator.tokens import Doorkeeper
@@ -53,8 +54,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     router = APIRouter(tags=["sweeps"])
     sweeps, trials, outbox = service.sweeps, service.trials, service.outbox
 
-    def document_of(sweep: Sweep) -> report.SweepDocument:
-        rows = trials.trials(sweep.id)
+    def document_of(sweep: Sweep, rows: Sequence[Trial]) -> report.SweepDocument:
         # The tracker is told of starts and of shared results: what has neither need not ask how much waits for it
         told = sweep.attempt or any(trial.shared_from is not None for trial in rows)
         first_events = sweeps.events(sweep_id=sweep.id, limit=1) if sweep.spec.get("hypothesis") else []
@@ -78,7 +78,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         if idempotency_key is not None:
             content = digest(f"{body.rerun}\0{body.text}")
             once = Once(key=digest(f"{who.name}\0{idempotency_key}"), content=content)
-        sweep = submit(
+        recorded = submit(
             body.text,
             body.file,
             user=who.acting_for(body.user),
@@ -93,7 +93,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             project=who.project,
             has_package=lambda name: packages.has(name, service.storage),
         )
-        return document_of(sweep)
+        return document_of(recorded.sweep, recorded.trials)
 
     @router.post("/check", responses=answers(400, 413, 422))
     def check_sweep(body: Question, _: Viewer) -> report.PlanDocument:
@@ -123,7 +123,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     def show_sweep(reference: Reference, who: Viewer) -> report.SweepDocument:
         """One sweep, by number or name, with its trials."""
         sweep = service.sweep_of(who, reference)
-        return document_of(sweep)
+        return document_of(sweep, trials.trials(sweep.id))
 
     @router.get("/sweeps/{reference}/events", responses=answers(404, 422))
     def list_events(

@@ -11,7 +11,9 @@ order of its submissions, and the queue has them in the order in which the log t
 from __future__ import annotations
 
 import argparse
+import http.client
 import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -48,19 +50,26 @@ def load(url: str, text: str, *, sweeps: int, clients: int, distinct: bool) -> t
     took: list[float] = []
     numbers: dict[str, list[int]] = {f"c{index}": [] for index in range(clients)}
     together = threading.Barrier(clients)
+    # What a coordinator loads for its first submission, and never again
+    body = {"text": text, "file": "sweep.yaml"}
+    httpx.post(f"{url}/api/v1/check", json=body, headers=HEADERS, timeout=60).raise_for_status()
 
     def submit(client: str) -> None:
-        with httpx.Client(base_url=url, headers=HEADERS, timeout=60) as http:
-            http.get("/healthz")
+        # The plainest client: all twenty share the machine with the service, and their own work is not what is measured
+        with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
+            connection.connect()
             together.wait()
             for index in range(share):
                 name = f"{client}-{index}" if distinct else "load"
-                body = {"text": text.replace("NAME", name), "file": "sweep.yaml", "user": client}
+                body = json.dumps({"text": text.replace("NAME", name), "file": "sweep.yaml", "user": client})
+                headers = HEADERS | {"Content-Type": "application/json", "Idempotency-Key": f"{client}-{index}"}
                 began = time.perf_counter()
-                answer = http.post("/api/v1/sweeps", json=body, headers={"Idempotency-Key": f"{client}-{index}"})
+                connection.request("POST", "/api/v1/sweeps", body, headers)
+                answer = connection.getresponse()
+                document = answer.read()
                 took.append(time.perf_counter() - began)
-                assert answer.status_code == 201, answer.text
-                numbers[client].append(answer.json()["sweep_id"])
+                assert answer.status == 201, document
+                numbers[client].append(json.loads(document)["sweep_id"])
 
     threads = [threading.Thread(target=submit, args=(client,)) for client in numbers]
     for thread in threads:
@@ -75,8 +84,8 @@ def check(url: str, numbers: dict[str, list[int]]) -> None:
     for client, own in numbers.items():
         assert own == sorted(own), f"{client}: {own}"
     given = sorted(itertools.chain(*numbers.values()))
-    with httpx.Client(base_url=f"{url}/api/v1", headers=HEADERS, timeout=60) as http:
-        there = http.get("/sweeps", params={"limit": 10_000}).json()["sweeps"]
+    answer = httpx.get(f"{url}/api/v1/sweeps", params={"limit": 10_000}, headers=HEADERS, timeout=60)
+    there = answer.json()["sweeps"]
     assert [each["sweep_id"] for each in reversed(there)] == given
     assert len(set(given)) == len(given)
     for client, own in numbers.items():

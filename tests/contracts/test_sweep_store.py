@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import IllegalMove, NotFound, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish
-from orchestrator.records import Sweep, Topic
+from orchestrator.records import Once, Sweep, Topic
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, a_trial, some_trials
 from tests.support.clock import FakeClock
@@ -32,6 +32,20 @@ class TestAdding:
         assert list(added.spec) == ["b", "a"]
         assert (added.state, added.wish, added.version, added.attempt, added.slots) == (S.QUEUED, Wish.RUN, 1, 0, 0)
         assert (added.started_at, added.ended_at, added.ray_job_id, added.mlflow_run_id) == (None, None, None, None)
+
+    def test_gives_back_the_trials_as_they_will_be_read(self, store: Store) -> None:
+        planned = [a_trial(1, params={"b": "said \0", "a": 1e-3}), a_trial(0, params={"x": None})]
+        recorded = store.sweeps.record(a_sweep(), planned, now=NOW)
+        assert recorded.sweep == store.sweeps.sweep(recorded.sweep.id)
+        assert list(recorded.trials) == store.trials.trials(recorded.sweep.id)
+        assert [list(trial.params) for trial in recorded.trials] == [["x"], ["a", "b"]]
+
+    def test_gives_back_the_trials_of_what_was_submitted_before(self, store: Store) -> None:
+        once = Once(key="k", content="c")
+        first = store.sweeps.record(a_sweep(), some_trials(2), now=NOW, once=once)
+        trial = store.trials.start_trial(first.trials[0].id, now=NOW)
+        again = store.sweeps.record(a_sweep(), some_trials(2), now=NOW, once=once)
+        assert (again.sweep.id, again.trials[0]) == (first.sweep.id, trial)
 
     def test_times_are_aware_utc_to_the_microsecond(self, store: Store) -> None:
         created = add(store).created_at

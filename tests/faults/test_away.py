@@ -69,7 +69,7 @@ def test_five_minutes_without_ray_restart_nothing_and_lose_no_metric(record: Sto
     clock, launcher = FakeClock(), FakeLauncher()
     coordinator = Coordinator(record.sweeps, record.ledger, launcher, clock)
     of = {"store": record.sweeps, "clock": clock, "user": "u"}
-    sweep = submit(TEXT, "f.yaml", trials=record.trials, launcher=launcher, **of)
+    sweep = submit(TEXT, "f.yaml", trials=record.trials, launcher=launcher, **of).sweep
     for _ in range(3):
         coordinator.tick()
     trial, other = (record.trials.start_trial(each.id, now=clock.now()) for each in record.trials.trials(sweep.id))
@@ -109,7 +109,7 @@ def test_a_dashboard_in_trouble_tells_nothing_of_a_driver(
     settings = Settings.from_env({"ORCH_HOME": str(tmp_path)})
     sweep = submit(
         TEXT, "f.yaml", user="u", store=record.sweeps, trials=record.trials, launcher=FakeLauncher(), clock=FakeClock()
-    )
+    ).sweep
     with answering(status) as address:
         launcher = RayLauncher(address, settings)
         for ask in (launcher.capacity, launcher.living, lambda: launcher.status(sweep), lambda: launcher.start(sweep)):

@@ -98,7 +98,7 @@ class Service(RuleBasedStateMachine):
             trials=self.store.trials,
             launcher=self.launcher,
             clock=self.clock,
-        ).id
+        ).sweep.id
 
     @rule(sweep=sweeps, ask=st.sampled_from([control.pause, control.cancel]))
     def ask(self, sweep: int, ask: Callable[..., Sweep]) -> None:

@@ -61,7 +61,7 @@ def queue(store, launcher):
         text = TEXT.format(name=name, priority=priority, project=project)
         return submit(
             text, "f.yaml", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=FixedClock()
-        )
+        ).sweep
 
     return add
 
@@ -430,7 +430,7 @@ def test_a_search_that_learns_counts_what_it_has_yet_to_propose(coordinator, sto
     )
     sweep = submit(
         text, "f.yaml", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=FixedClock()
-    )
+    ).sweep
     assert len(store.trials.trials(sweep.id)) == 1
     tick(coordinator, 3)
     assert store.sweeps.sweep(sweep.id).slots == 2

@@ -64,7 +64,7 @@ def accept(store: Store, text: str, *, sizer: Data | None = None, rerun: bool = 
         clock=FakeClock(),
         sizer=sizer or Data(),
         rerun=rerun,
-    )
+    ).sweep
 
 
 def a_recorder(store: Store, sweep: Sweep, trials: list[Trial]) -> Recorder:

@@ -73,7 +73,7 @@ def queue(store: Store, launcher: FakeLauncher, clock: FakeClock, name: str = "a
         trials=store.trials,
         launcher=launcher,
         clock=clock,
-    )
+    ).sweep
 
 
 def test_the_second_one_stands_by_and_takes_over_when_the_first_is_silent(candidate, clock):

@@ -44,7 +44,7 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
             trials=store.trials,
             launcher=launcher,
             clock=clock,
-        )
+        ).sweep
         for name in names
     }
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
@@ -58,7 +58,7 @@ def test_a_line_for_each_sweep_says_what_the_next_tick_then_does(lab):
     cancel("cancelled", user="u", store=store.sweeps, clock=clock)
     queued = submit(
         TEXT.format(name="new"), "f", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=clock
-    )
+    ).sweep
 
     told = reconcile(store.sweeps, store.outbox, launcher)
     numbered = {name: f"sweep {sweep.id} ({name}): " for name, sweep in sweeps.items()}
@@ -84,7 +84,7 @@ def test_a_driver_that_was_to_be_started_is_and_nothing_is_told_of_nothing(lab):
     assert reconcile(store.sweeps, store.outbox, launcher) == ["nothing was going on"]
     sweep = submit(
         TEXT.format(name="a"), "f", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=clock
-    )
+    ).sweep
     Coordinator(store.sweeps, store.ledger, launcher, clock).tick()
     first, _ = reconcile(store.sweeps, store.outbox, launcher)
     assert first == f"sweep {sweep.id} (a): resumed: its driver fake-{sweep.id}-1 had not been started yet"

@@ -44,7 +44,7 @@ def queue(store, clock):
         text = f"name: {name}\n{words}\n"
         return submit(
             text, "f.yaml", user="u", store=store.sweeps, trials=store.trials, launcher=FakeLauncher(), clock=clock
-        )
+        ).sweep
 
     return add
 

@@ -18,7 +18,7 @@ TEXT = "name: {}\nparameters: {{training.lr: [1e-3, 1e-2, 3e-2]}}\n"
 def test_what_waits_and_what_was_stopped_is_explained(tmp_path):
     store, launcher, clock = open_store(f"sqlite:///{tmp_path}/orch.db"), FakeLauncher(cpus=1), FakeClock()
     means = {"user": "ada", "store": store.sweeps, "trials": store.trials, "launcher": launcher, "clock": clock}
-    first, second = (submit(TEXT.format(name), "f.yaml", **means) for name in ("first", "second"))
+    first, second = (submit(TEXT.format(name), "f.yaml", **means).sweep for name in ("first", "second"))
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
     for _ in range(4):
         coordinator.tick()

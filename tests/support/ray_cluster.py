@@ -114,7 +114,7 @@ class Lab:
         sweep = submit(
             text, "f.yaml", user="u", store=self.store.sweeps, trials=self.store.trials, launcher=self.launcher(),
             clock=FakeClock(), sizer=sizer,
-        )  # fmt: skip
+        ).sweep  # fmt: skip
         return self.start(sweep, slots)
 
     def start(self, sweep: Sweep, slots: int) -> Sweep:

@@ -6,7 +6,6 @@ is "secret".
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 import time
@@ -16,16 +15,17 @@ from pathlib import Path
 import uvicorn
 
 from orchestrator import tokens
-from orchestrator.app.serve import SystemClock
+from orchestrator.app.acting import IDLE_SHARE, TICK_S
+from orchestrator.app.serve import collect_seldom
+from orchestrator.clock import SystemClock
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import StaleRow
 from orchestrator.store import open_store
 from orchestrator.web.api import create_api
+from orchestrator.web.listener import listen, url_of
 from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 from tests.support.launcher import FakeLauncher
-
-TICK_S = 0.25
 
 
 def main() -> None:
@@ -50,15 +50,16 @@ def main() -> None:
     )
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
     threading.Thread(target=_tick, args=(coordinator,), daemon=True).start()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    listener = listen("127.0.0.1", 0)
+    print(url_of("127.0.0.1", listener), flush=True)
+    collect_seldom()
     uvicorn.Server(uvicorn.Config(create_api(service), log_level="warning", access_log=False)).run(sockets=[listener])
 
 
 def _tick(coordinator: Coordinator) -> None:
     pause = threading.Event()
     took_s = 0.0
-    while not pause.wait(max(TICK_S, took_s)):
+    while not pause.wait(max(TICK_S, IDLE_SHARE * took_s)):
         began = time.perf_counter()
         with suppress(StaleRow):
             coordinator.tick()

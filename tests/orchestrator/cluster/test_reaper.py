@@ -10,7 +10,9 @@ class World:
 
     def __init__(self) -> None:
         self.now_s, self.reserved = 0.0, set[str]()
-        self.reaper = Reaper(lambda: self.reserved.copy(), lambda group: self.reserved.discard(group), lambda: self.now_s)
+        self.reaper = Reaper(
+            lambda: self.reserved.copy(), lambda group: self.reserved.discard(group), lambda: self.now_s
+        )
 
 
 def test_what_nobody_claims_is_freed_only_once_nobody_can_be_about_to_claim_it() -> None:
