@@ -49,10 +49,13 @@ def fork_and_die() -> None:
 
 
 def fill_the_disk() -> None:
-    """No file of this process may grow beyond a size below that of a checkpoint, for a second."""
+    """No file of this process may grow beyond a size below that of a checkpoint, until after the next write.
+
+    A warm group tries again at once: the trial is at its next checkpoint within a second.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, before[1]))
-    threading.Timer(1.0, resource.setrlimit, (resource.RLIMIT_FSIZE, before)).start()
+    threading.Timer(0.2, resource.setrlimit, (resource.RLIMIT_FSIZE, before)).start()
 
 
 def tear_checkpoint_and_die() -> None:

@@ -46,7 +46,7 @@ def test_a_raylet_that_is_killed_takes_no_trial_along(cluster: Cluster, tmp_path
     driver = lab.drive(sweep)
     try:
         wait_for(lambda: all(trial.step >= 20 for trial in lab.trials(sweep)), "both trials", driver)
-        node = cluster.worker_nodes[0]
+        node = next(iter(cluster.worker_nodes))
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
         raylet.send_signal(by)
         wait_for(lambda: any(trial.attempt == 2 for trial in lab.trials(sweep)), "another attempt", driver)

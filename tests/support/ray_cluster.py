@@ -87,6 +87,7 @@ class Lab:
 
     @classmethod
     def in_home(cls, head: Head, home: Path, **environment: str) -> Lab:
+        home.mkdir(parents=True, exist_ok=True)
         settings = Settings.from_env({"ORCH_HOME": str(home)} | environment)
         return cls(head, settings, open_store(settings.database_url))
 
