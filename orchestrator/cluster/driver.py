@@ -22,7 +22,7 @@ from orchestrator.cluster.messages import Command
 from orchestrator.cluster.patience import patient
 from orchestrator.cluster.people import People
 from orchestrator.cluster.population import Population
-from orchestrator.cluster.resources import TrialResources
+from orchestrator.cluster.resources import LEAST, ON_HEAD, TrialResources
 from orchestrator.cluster.seeds import SeedGroups
 from orchestrator.cluster.trainable import SweepTrial
 from orchestrator.cluster.watch import Bounds
@@ -198,8 +198,7 @@ def _run(
             search_alg=queue,
             scheduler=scheduler,
             stop=halt,
-            # A trainable only waits, but must take something; a core of its own would be one less for the groups
-            resources_per_trial={"cpu": 0, "memory": 1},
+            resources_per_trial=_leads(),
             reuse_actors=True,
             storage_path=str(storage / "ray"),
             verbose=0,
@@ -208,6 +207,17 @@ def _run(
         if halt.why:
             raise _Halted
     limits.close()
+
+
+def _leads() -> tune.PlacementGroupFactory:
+    """What a trial's process in Tune takes. It only waits: a core of its own would be one less for the groups.
+
+    But it must take something, and that on the driver's node: on another one, it would be lost with that node, and with
+    it a trial that trains elsewhere.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    offered = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return tune.PlacementGroupFactory([{"memory": 1, **({ON_HEAD: LEAST} if ON_HEAD in offered else {})}])
 
 
 def _bounds(sweep: Sweep) -> Bounds:

@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, UserCallback
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.mailbox import Mailbox
 from orchestrator.cluster.reaper import Reaper
@@ -32,8 +33,10 @@ STARTS_BEFORE_GIVING_UP = 5
 
 
 def open_mailbox(name: str) -> Any:
-    """The sweep's mailbox actor. It ends with the driver."""
-    return ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).options(name=name).remote()
+    """The sweep's mailbox actor. It ends with the driver, and is on its node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox)
+    return mailbox.options(name=name, scheduling_strategy=here).remote()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,9 @@ from orchestrator.spec.words import bytes_of
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node a label of its own id."""
 
+ON_HEAD = "node:__internal_head__"
+"""Ray gives the head node one of this. Jobs that ask for nothing have their drivers there."""
+
 LEAST = 0.0001
 """Of a custom resource: Ray's smallest amount."""
 
