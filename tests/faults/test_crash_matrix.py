@@ -42,7 +42,7 @@ resources: {{cpu: {cpu}, gpu: 0}}
 priority: {priority}
 """
 CLOCK = SystemClock()
-SHORT, LONGER, ENDLESS = 100, 1500, 1_000_000
+SHORT, LONGER, ENDLESS = 100, 600, 1_000_000
 
 
 @contextmanager
