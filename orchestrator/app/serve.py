@@ -142,7 +142,7 @@ def serve(
 def collect_seldom() -> None:
     """What is loaded by now stays: a collection that walked all of it at every 70,000 objects would stop each request.
 
-    Requests leave few cycles behind; they wait for a collection that comes a hundredth as often.
+    Requests leave few cycles behind; they wait for a collection that comes far more seldom.
     """
     gc.collect()
     gc.freeze()

@@ -108,7 +108,8 @@ class SqlSweeps:
                 rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(changed[start : start + IDS_A_QUERY])))
                 found |= {row.id: _sweep(row) for row in rows}
         self._open = found
-        return [found[mark.id] for mark in marks]
+        # One may have ended between the two statements
+        return [found[mark.id] for mark in marks if found[mark.id].state not in SWEEP_ENDS]
 
     def progressed(self, sweep_id: int) -> bool:
         """Whether a trial of the sweep has reported since it was started last."""
