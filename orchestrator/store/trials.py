@@ -23,6 +23,7 @@ from orchestrator.store.inserting import insert_many
 from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 from orchestrator.store.summaries import summarise
+from orchestrator.store.telling import report_items
 
 NAMES_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
 _ADVANCE = (
@@ -126,8 +127,8 @@ class SqlTrials:
     def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
-        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial. An alarm that a
-        report begins or ends becomes an event.
+        Recording a report again changes nothing; the outbox leaves out what an earlier attempt said of the same step.
+        `checkpoints`: newest checkpoint path by trial. An alarm that a report begins or ends becomes an event.
         Raises ValueError for a metric that is not finite, NotFound for a trial that does not exist.
         """
         checkpoints = checkpoints or {}
@@ -143,7 +144,7 @@ class SqlTrials:
             _advance(connection, reports)
             for trial_id, path in sorted(checkpoints.items()):
                 connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(checkpoint_path=path))
-            audit.write_outbox(connection, [_report_item(report, sweeps[report.trial_id].id) for report in fresh])
+            audit.write_outbox(connection, list(report_items(connection, fresh, sweeps)))
             audit.write_events(connection, alarms)
 
     def end_trial(
@@ -621,15 +622,3 @@ def _advance(connection: sa.Connection, reports: Sequence[Report]) -> None:
         connection.execute(
             _ADVANCE, [{"of": i, "attempt_": attempt, "step_": step} for i, (attempt, step) in sorted(latest.items())]
         )
-
-
-def _report_item(report: Report, sweep_id: int) -> dict[str, Any]:
-    return audit.item(
-        Topic.REPORT,
-        sweep_id,
-        report.trial_id,
-        attempt=report.attempt,
-        step=report.step,
-        metrics=dict(report.metrics),
-        at=report.at.isoformat(),
-    )

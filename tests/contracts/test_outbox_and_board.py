@@ -28,6 +28,21 @@ class TestOutbox:
         assert [item.id for item in items] == sorted(item.id for item in items)
         assert store.outbox.pending(limit=2) == items[:2]
 
+    def test_what_a_resumed_trial_says_again_is_told_once_and_what_came_out_otherwise_is_told(
+        self, store: Store
+    ) -> None:
+        [trial] = a_run(store)
+        store.trials.record([a_report(trial.id, step, val_bpb=9.0 - step, speed=1.0) for step in (1, 2, 3)])
+        store.trials.end_trial(trial.id, TrialState.PENDING, reason="its worker was lost", now=NOW)
+        store.trials.start_trial(trial.id, now=NOW)
+        store.outbox.sent([item.id for item in store.outbox.pending()])
+        again = [
+            a_report(trial.id, step, attempt=2, val_bpb=9.0 - step, speed=speed) for step, speed in ((2, 1.0), (3, 1.5))
+        ]
+        store.trials.record([*again, a_report(trial.id, 4, attempt=2, val_bpb=5.0, speed=1.0)])
+        told = {item.payload["step"]: item.payload["metrics"] for item in store.outbox.pending()}
+        assert told == {3: {"speed": 1.5}, 4: {"val_bpb": 5.0, "speed": 1.0}}
+
     def test_only_what_was_sent_is_forgotten(self, store: Store) -> None:
         [trial] = a_run(store)
         store.trials.record([a_report(trial.id, step) for step in range(3)])
