@@ -1,4 +1,4 @@
-"""Placement groups that nobody uses any more: what a Train controller reserved and could not give back.
+"""Cores and GPUs that nobody uses any more: what a Train controller reserved and could not give back.
 
 Ray frees what a job reserved at the job's end, and kills the actors of an owner that died. But a controller that is
 killed leaves its placement group while the job lives, and the group that is to take its place would wait for the same
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import ray
 from ray._raylet import PlacementGroupID
@@ -53,11 +53,21 @@ class Reaper:
 
 
 def reserved_by_this_job() -> list[str]:
-    """Ids in hex. A placement group's ends with that of its job."""
+    """Ids in hex of this job's placement groups that hold cores or GPUs.
+
+    The others, of the leaders in Tune, block nobody, and no worker will ever claim them.
+    """
+    # A placement group's id ends with that of its job
     job = ray.get_runtime_context().get_job_id()
     return [
-        group for group, entry in placement_group_table().items() if group.endswith(job) and entry["state"] != "REMOVED"
+        group
+        for group, entry in placement_group_table().items()
+        if group.endswith(job) and entry["state"] != "REMOVED" and any(map(_trains, entry["bundles"].values()))
     ]
+
+
+def _trains(bundle: Mapping[str, float]) -> bool:
+    return bool(bundle.get("CPU") or bundle.get("GPU"))
 
 
 def free_in_ray(group: str) -> None:

@@ -151,12 +151,12 @@ class Lab:
         return self.settings.trial_directory(trial.sweep_id, trial.id)
 
     def steps_by_attempt(self, trial: Trial) -> dict[int, list[int]]:
-        """Steps that were reported, from the outbox."""
-        steps: dict[int, list[int]] = {}
-        for item in self.store.outbox.pending(limit=100_000):
-            if item.topic == "report" and item.trial_id == trial.id:
-                steps.setdefault(item.payload["attempt"], []).append(item.payload["step"])
-        return steps
+        """Steps at which the sweep's metric was reported."""
+        metric = self.store.sweeps.sweep(trial.sweep_id).metric
+        curves = {
+            n: self.store.trials.curve(trial.id, metric, attempts=range(n, n + 1)) for n in range(1, trial.attempt + 1)
+        }
+        return {attempt: [step for step, _ in curve] for attempt, curve in curves.items() if curve}
 
 
 def train_workers(head: Head) -> list[psutil.Process]:

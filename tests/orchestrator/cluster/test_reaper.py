@@ -1,5 +1,10 @@
 """What a Train controller leaves behind when it is killed: found by time without Ray, freed at once with it."""
 
+import json
+import os
+import subprocess
+import sys
+
 from orchestrator.cluster.reaper import UNCLAIMED_S, Reaper
 from orchestrator.lifecycle import TrialState
 from tests.support.ray_cluster import PATIENCE_S, Lab, held_on, processes_of, tiny_config, wait_for
@@ -40,6 +45,29 @@ def test_what_was_claimed_meanwhile_counts_from_its_loss() -> None:
     world.now_s = 2 * UNCLAIMED_S + 1
     world.reaper.look(())
     assert not world.reserved
+
+
+RESERVING = """
+import json
+from orchestrator.cluster.driver import _leads
+from orchestrator.cluster.reaper import reserved_by_this_job
+from ray.util.placement_group import placement_group
+import ray
+
+ray.init(log_to_driver=False)
+leader, workers = _leads()(), placement_group([{"CPU": 0.5, "memory": 1}] * 2)
+ray.get([leader.ready(), workers.ready()])
+print(json.dumps([reserved_by_this_job(), workers.id.hex()]))
+"""
+
+
+def test_what_leads_a_trial_in_tune_is_nobodys_leftover(lab: Lab) -> None:
+    """It lives as long as the driver and claims nothing: to free it would end its trial every two minutes."""
+    env = {**os.environ, "RAY_ADDRESS": lab.head.gcs_address}
+    told = subprocess.run([sys.executable, "-c", RESERVING], env=env, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    found, of_workers = json.loads(told.stdout.splitlines()[-1])
+    assert found == [of_workers]
 
 
 def test_a_killed_controller_blocks_nothing(lab: Lab) -> None:
