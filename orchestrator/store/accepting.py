@@ -16,7 +16,7 @@ from orchestrator.sealing import SEALED, seal_of
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import insert
-from orchestrator.store.inserting import insert_many
+from orchestrator.store.inserting import insert_many, insert_rows
 from orchestrator.store.sharing import share_results
 from orchestrator.store.trials import insert_trials, load_trials, planned_trial
 
@@ -92,8 +92,7 @@ def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[lis
         for id, arrival in zip(ids, arrivals, strict=True)
         if arrival.once
     ]
-    if keyed:
-        connection.execute(sa.insert(t.submission), keyed)
+    insert_rows(connection, t.submission, keyed)
     events = [
         event for id, arrival in zip(ids, arrivals, strict=True) for event in _first_events(connection, id, arrival)
     ]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from orchestrator.records import Topic
 from orchestrator.store import schema as t
+from orchestrator.store.inserting import insert_rows
 
 EVENTS_LOCK = 0x6F726365  # "orce" in ASCII; taken in PostgreSQL by whoever writes events
 
@@ -37,7 +38,7 @@ def write_events(connection: sa.Connection, events: Sequence[dict[str, Any]]) ->
         return
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(EVENTS_LOCK)))
-    connection.execute(sa.insert(t.event), list(events))
+    insert_rows(connection, t.event, events)
 
 
 def item(topic: Topic, sweep_id: int, trial_id: int | None = None, **payload: Any) -> dict[str, Any]:
@@ -47,5 +48,4 @@ def item(topic: Topic, sweep_id: int, trial_id: int | None = None, **payload: An
 
 def write_outbox(connection: sa.Connection, items: Sequence[dict[str, Any]]) -> None:
     """Append to the outbox, in this order."""
-    if items:
-        connection.execute(sa.insert(t.outbox), list(items))
+    insert_rows(connection, t.outbox, items)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from orchestrator.store.database import insert
+from orchestrator.store.database import AnyRow, insert
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def insert_rows(connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
+    """Insert rows, with the same columns each, in their order."""
+    if rows:
+        connection.execute(*_filled(connection, table, rows))
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, rows: Rows, told: Sequence[str]) -> list[AnyRow]:
+    """Insert those rows that are not there yet, by whatever is unique in the table; returns these columns of them."""
+    if not rows:
+        return []
+    statement, parameters = _filled(connection, table, rows)
+    statement = statement.on_conflict_do_nothing().returning(*(table.c[name] for name in told))
+    return list(connection.execute(statement, parameters))
 
 
 def insert_many(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, unless: Sequence[str] = ()
+    connection: sa.Connection, table: sa.Table, rows: Rows, *, unless: Sequence[str] = ()
 ) -> list[int | None]:
     """Insert rows, with the same columns each, and number them in their order; returns the numbers.
 
@@ -19,11 +38,11 @@ def insert_many(
     """
     if not rows:
         return []
+    if connection.dialect.name == "postgresql":
+        return _numbered_first(connection, table, rows, unless)
     statement = insert(connection, table)
     if unless:
         statement = statement.on_conflict_do_nothing(index_elements=unless)
-    if connection.dialect.name == "postgresql":
-        return _numbered_first(connection, table, statement, rows)
     keys = [table.c[name] for name in unless]
     found = connection.execute(
         statement.returning(table.c.id, *keys, sort_by_parameter_order=not unless), list(rows)
@@ -34,18 +53,34 @@ def insert_many(
     return [ids.get(tuple(row[name] for name in unless)) for row in rows]
 
 
-def _numbered_first(
-    connection: sa.Connection, table: sa.Table, statement: sa.Insert, rows: Sequence[Mapping[str, Any]]
-) -> list[int | None]:
-    """The numbers are drawn, then written: a statement that returns them would have a parameter for each value.
-
-    Of each such statement, a hundred kilobytes long and never twice the same, the driver would parse every word.
-    """
+def _numbered_first(connection: sa.Connection, table: sa.Table, rows: Rows, unless: Sequence[str]) -> list[int | None]:
+    """The numbers are drawn, then written: in what order a statement returns new ones is nowhere promised."""
     sequence = sa.func.pg_get_serial_sequence(table.name, "id")
     drawn = sa.select(sa.func.nextval(sequence)).select_from(sa.func.generate_series(1, len(rows)))
     ids = sorted(connection.execute(drawn).scalars())
-    result = connection.execute(statement, [{**row, "id": id} for row, id in zip(rows, ids, strict=True)])
-    if result.rowcount == len(rows):
+    statement, parameters = _filled(connection, table, [{**row, "id": id} for row, id in zip(rows, ids, strict=True)])
+    if unless:
+        statement = statement.on_conflict_do_nothing(index_elements=unless)
+    if connection.execute(statement, parameters).rowcount == len(rows):
         return list(ids)
     there = set(connection.execute(sa.select(table.c.id).where(table.c.id.in_(ids))).scalars())
     return [id if id in there else None for id in ids]
+
+
+def _filled(connection: sa.Connection, table: sa.Table, rows: Rows) -> tuple[Any, Any]:
+    """A statement, and what it is executed with.
+
+    On PostgreSQL that is an array for each column: the same words for any number of rows, which are parsed once, and
+    one message to the server, where a row each would cost it and us as much again as the insertion.
+    """
+    if connection.dialect.name != "postgresql":
+        return insert(connection, table), list(rows)
+    return _from_arrays(table, tuple(rows[0])), {name: [row[name] for row in rows] for name in rows[0]}
+
+
+@functools.cache
+def _from_arrays(table: sa.Table, names: tuple[str, ...]) -> postgresql.Insert:
+    arrays = (
+        sa.func.unnest(sa.bindparam(name, type_=postgresql.ARRAY(table.c[name].type, dimensions=1))) for name in names
+    )
+    return postgresql.insert(table).from_select(names, sa.select(*arrays))

@@ -19,7 +19,7 @@ from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.held import held_s
-from orchestrator.store.inserting import insert_many
+from orchestrator.store.inserting import insert_many, insert_new, insert_rows
 from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 from orchestrator.store.summaries import summarise
@@ -322,8 +322,7 @@ def _insert_params(connection: sa.Connection, params: Mapping[int, Mapping[str, 
         for trial_id, values in params.items()
         for name, value in values.items()
     ]
-    if rows:
-        connection.execute(sa.insert(t.trial_param), rows)
+    insert_rows(connection, t.trial_param, rows)
 
 
 def load_trials(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> list[Trial]:
@@ -433,8 +432,8 @@ def _trial_row(sweep_id: int, trial: NewTrial) -> dict[str, Any]:
 def _param_value(value: Scalar) -> dict[str, Any]:
     if isinstance(value, str):
         return {"is_text": True, "text": value, "number": None}
-    is_number = value is not None and not isinstance(value, bool) and not math.isnan(value)
-    return {"is_text": False, "text": json.dumps(value), "number": value if is_number else None}
+    number = None if value is None or isinstance(value, bool) or math.isnan(value) else float(value)
+    return {"is_text": False, "text": json.dumps(value), "number": number}
 
 
 def _trial(
@@ -564,11 +563,8 @@ def _insert_points(connection: sa.Connection, reports: Sequence[Report]) -> list
     ]
     if not points:
         return []
-    c = t.metric_point.c
-    statement = insert(connection, t.metric_point).on_conflict_do_nothing()
-    inserted = {
-        tuple(row) for row in connection.execute(statement.returning(c.trial_id, c.attempt, c.step, c.name), points)
-    }
+    key_of = ("trial_id", "attempt", "step", "name")
+    inserted = {tuple(row) for row in insert_new(connection, t.metric_point, points, key_of)}
     fresh: list[Report] = []
     for report in reports:
         new: dict[str, float] = {}

@@ -37,7 +37,7 @@ def submitted(shell: Shell, tmp_path: Path, name: str, steps: int) -> dict[str, 
 
 
 def reports(shell: Shell, name: str) -> int:
-    return sum(trial["step"] for trial in shell.json("show", name)["trials"])
+    return sum(trial["step"] for trial in shell.get(f"sweeps/{name}")["trials"])
 
 
 def of_ray(shell: Shell) -> list[psutil.Process]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,13 @@ class Shell:
     def json(self, *words: str, **options: Any) -> Any:
         """What `orch WORDS --format json` answers."""
         return json.loads(self.orch(*words, "--format", "json", **options).stdout)
+
+    def get(self, path: str) -> Any:
+        """What the API answers: for waiting, which with a command's process each time would take a core."""
+        headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+        answer = httpx.get(f"{self.running['coordinator_url']}/api/v1/{path}", headers=headers, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
 
     def logs(self) -> str:
         """The ends of the services' logs, for a failing test's message."""

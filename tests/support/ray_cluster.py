@@ -58,7 +58,7 @@ def wait_for(condition: Callable[[], T], what: str, driver: subprocess.Popen[byt
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
         assert driver is None or driver.poll() is None, f"the driver ended with {driver.returncode} before {what}"
-        time.sleep(0.05)
+        time.sleep(0.2)
     return found
 
 
