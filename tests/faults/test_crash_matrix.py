@@ -92,7 +92,8 @@ class Scene:
         return self.lab.store.sweeps.find_sweep(name)
 
     def ask(self, what: str, name: str) -> None:
-        getattr(control, what)(name, user="u", store=self.lab.store.sweeps, clock=CLOCK)
+        trials = {"trials": self.lab.store.trials} if what == "resume" else {}
+        getattr(control, what)(name, user="u", store=self.lab.store.sweeps, clock=CLOCK, **trials)
 
     def trains(self, name: str) -> None:
         wait_for(lambda: self.lab.trials(self.sweep(name))[0].step > 0, f"a report of {name}")
