@@ -166,7 +166,7 @@ class Coordinator:
         if not sweeps:
             return
         self._stop_strays(sweeps)
-        trials = self.store.trial_counts([sweep.id for sweep in sweeps])
+        trials = self.store.open_trial_counts()
         pool = without(self.launcher.capacity(), self.drained())
         now = self.clock.now()
         waits = waiting(sweeps, self.store)

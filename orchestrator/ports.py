@@ -146,6 +146,9 @@ class SweepStore(Protocol):
     def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
         """Number of trials by sweep and state; only states that occur."""
 
+    def open_trial_counts(self) -> Mapping[int, Mapping[TrialState, int]]:
+        """The same of all sweeps that have not ended; only sweeps that have trials."""
+
 
 class Ledger(Protocol):
     """What the policy has to know of the past."""

@@ -14,7 +14,7 @@ from orchestrator.leadership import Leadership
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-IDLE_SHARE = 4
+IDLE_SHARE = 9
 """Of a tick's time, what at least passes until the next."""
 QUIET_S = 1.0
 """Pause after a tick that found the database or the cluster away."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,14 +11,14 @@ import sqlalchemy as sa
 
 from orchestrator.errors import Conflict, OrchError
 from orchestrator.lifecycle import SweepState, Wish
-from orchestrator.records import NewSweep, NewTrial, Once, Trial
+from orchestrator.records import NewSweep, NewTrial, Once, Recorded, Sweep
 from orchestrator.sealing import SEALED, seal_of
 from orchestrator.store import audit
 from orchestrator.store import schema as t
+from orchestrator.store.bulk import insert_many, insert_rows
 from orchestrator.store.database import insert
-from orchestrator.store.inserting import insert_many, insert_rows
 from orchestrator.store.sharing import share_results
-from orchestrator.store.trials import insert_trials, load_trials, planned_trial
+from orchestrator.store.trials import insert_trials, planned_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,11 @@ class Arrival:
     once: Once | None
 
 
-def accept(
-    connection: sa.Connection, arrivals: Sequence[Arrival]
-) -> tuple[list[int | OrchError], dict[int, list[Trial]]]:
+def accept(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[list[int | OrchError], dict[int, Recorded]]:
     """Numbers of the sweeps, new ones in order of arrival; that of the sweep that is there for a key that was used.
 
-    A Conflict in its place for a key that came with other content. Besides, the trials of all sweeps that it answers.
+    A Conflict in its place for a key that came with other content. Besides, by number, the new ones that share no
+    results: as they would be read.
     """
     submitted = _submitted(connection, [arrival.once.key for arrival in arrivals if arrival.once])
     fresh: dict[int, Arrival] = {}
@@ -45,14 +44,14 @@ def accept(
         if arrival.once is None or arrival.once.key not in keys:
             fresh[place] = arrival
             keys |= {arrival.once.key} if arrival.once else set()
-    ids, trials = _record(connection, list(fresh.values()))
+    ids, recorded = _record(connection, list(fresh.values()))
     numbers = dict(zip(fresh, ids, strict=True))
     submitted |= {each.once.key: (each.once.content, numbers[place]) for place, each in fresh.items() if each.once}
     answers = [
         numbers[place] if place in numbers else _again(arrival.once, submitted)
         for place, arrival in enumerate(arrivals)
     ]
-    return answers, trials | _trials_of(connection, {each for each in answers if isinstance(each, int)} - set(trials))
+    return answers, recorded
 
 
 def _submitted(connection: sa.Connection, keys: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -70,17 +69,8 @@ def _again(once: Once | None, submitted: Mapping[str, tuple[str, int]]) -> int |
     return Conflict(f"this idempotency key submitted another file before, as sweep {sweep_id}; take a new key.")
 
 
-def _trials_of(connection: sa.Connection, sweeps: Collection[int]) -> dict[int, list[Trial]]:
-    found: dict[int, list[Trial]] = {sweep_id: [] for sweep_id in sweeps}
-    if found:
-        ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id.in_(sweeps))
-        for trial in sorted(load_trials(connection, ids), key=lambda trial: trial.number):
-            found[trial.sweep_id].append(trial)
-    return found
-
-
-def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[list[int], dict[int, list[Trial]]]:
-    """Numbers of the new sweeps, and the trials of those that share no results and so are as they were planned."""
+def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[list[int], dict[int, Recorded]]:
+    """Numbers of the new sweeps; and those that share no results, and so are as they were planned."""
     if not arrivals:
         return [], {}
     projects = _projects(connection, {arrival.sweep.project for arrival in arrivals})
@@ -97,15 +87,18 @@ def _record(connection: sa.Connection, arrivals: Sequence[Arrival]) -> tuple[lis
         event for id, arrival in zip(ids, arrivals, strict=True) for event in _first_events(connection, id, arrival)
     ]
     audit.write_events(connection, events)
-    trials = {
-        id: [
-            planned_trial(trial_ids[id, trial.number], id, trial)
-            for trial in sorted(arrival.trials, key=lambda each: each.number)
-        ]
+    recorded = {
+        id: Recorded(
+            _planned_sweep(id, arrival),
+            [
+                planned_trial(trial_ids[id, trial.number], id, trial)
+                for trial in sorted(arrival.trials, key=lambda each: each.number)
+            ],
+        )
         for id, arrival in zip(ids, arrivals, strict=True)
         if not _may_share(arrival)
     }
-    return ids, trials
+    return ids, recorded
 
 
 def _projects(connection: sa.Connection, names: set[str]) -> dict[str, int]:
@@ -140,6 +133,37 @@ def _row(arrival: Arrival, project_id: int) -> dict[str, Any]:
         "queued_at": arrival.now,
         "waited_s": 0.0,
     }
+
+
+def _planned_sweep(sweep_id: int, arrival: Arrival) -> Sweep:
+    """A sweep that was just inserted, as it would be read."""
+    sweep = arrival.sweep
+    return Sweep(
+        id=sweep_id,
+        name=t.storable(sweep.name),
+        project=t.storable(sweep.project),
+        user=t.storable(sweep.user),
+        state=SweepState.QUEUED,
+        version=1,
+        wish=Wish.RUN,
+        priority=sweep.priority,
+        metric=t.storable(sweep.metric),
+        goal=sweep.goal,
+        spec=sweep.spec,
+        source=t.storable(sweep.source),
+        slots=0,
+        attempt=0,
+        reason="",
+        ray_job_id=None,
+        mlflow_run_id=None,
+        created_at=arrival.now,
+        started_at=None,
+        ended_at=None,
+        losses=0,
+        queued_at=arrival.now,
+        waited_s=0.0,
+        max_concurrent=None,
+    )
 
 
 def _may_share(arrival: Arrival) -> bool:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from orchestrator.records import Topic
 from orchestrator.store import schema as t
-from orchestrator.store.inserting import insert_rows
+from orchestrator.store.bulk import insert_rows
 
 EVENTS_LOCK = 0x6F726365  # "orce" in ASCII; taken in PostgreSQL by whoever writes events
 

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.types.array import ListBinaryDumper
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.errors import BadInput, Unreachable
@@ -195,7 +197,14 @@ def _make_private_file(path: Path) -> None:
 
 def _postgresql_engine(url: sa.URL) -> sa.Engine:
     # pre_ping: a connection that the server or a firewall has cut is replaced before it is used
-    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S}, **POOL)
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_WAIT_S}, **POOL)
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: psycopg.Connection[Any], _record: Any) -> None:
+        # As text, every quote in an array of JSON would be escaped, by Python
+        connection.adapters.register_dumper(list, ListBinaryDumper)
+
+    return engine
 
 
 def is_id(number: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,13 +13,14 @@ import sqlalchemy as sa
 
 from orchestrator.errors import NotFound, OrchError, StaleRow
 from orchestrator.lifecycle import SWEEP_ENDS, Actor, SweepState, TrialState, Wish, check_sweep_move
-from orchestrator.records import Event, NewSweep, NewTrial, Once, Recorded, Sweep, Topic
+from orchestrator.records import Event, NewSweep, NewTrial, Once, Recorded, Sweep, Topic, Trial
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.accepting import Arrival, accept
+from orchestrator.store.bulk import update_rows
 from orchestrator.store.database import AnyRow, Database, is_id
 from orchestrator.store.together import Together
-from orchestrator.store.trials import OPEN, ended_item, lock_trials, move_trials, put_back
+from orchestrator.store.trials import OPEN, ended_item, load_trials, lock_trials, move_trials, put_back
 
 IDS_A_QUERY = 5000  # SQLite takes 32,766 values in one statement
 NEAR_NAMES_AMONG = 1000  # newest sweeps whose names are compared with one that is not found
@@ -178,12 +180,9 @@ class SqlSweeps:
         """Write why sweeps wait; of those that are QUEUED still. No decision rests on it: versions stay."""
         if not reasons:
             return
-        c = t.sweep.c
-        statement = sa.update(t.sweep).where(c.id == sa.bindparam("of"), c.state == SweepState.QUEUED)
+        rows = [{"id": sweep_id, "reason": reason} for sweep_id, reason in reasons.items()]
         with self._database.write() as connection:
-            connection.execute(
-                statement.values(reason=sa.bindparam("why")), [{"of": i, "why": why} for i, why in reasons.items()]
-            )
+            update_rows(connection, t.sweep, rows, t.sweep.c.state == SweepState.QUEUED)
 
     def adjust(
         self,
@@ -274,20 +273,39 @@ class SqlSweeps:
 
     def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
         """Number of trials by sweep and state; only states that occur."""
+        return {sweep_id: {} for sweep_id in sweep_ids} | self._trial_counts(t.trial.c.sweep_id.in_(sweep_ids))
+
+    def open_trial_counts(self) -> Mapping[int, Mapping[TrialState, int]]:
+        """The same of all sweeps that have not ended; only sweeps that have trials."""
+        # Thousands of numbers in a statement would take longer to write and to read than the answer
+        still = sa.select(t.sweep.c.id).where(t.sweep.c.state.not_in(SWEEP_ENDS))
+        return self._trial_counts(t.trial.c.sweep_id.in_(still))
+
+    def _trial_counts(self, which: sa.ColumnElement[bool]) -> dict[int, dict[TrialState, int]]:
         c = t.trial.c
-        query = sa.select(c.sweep_id, c.state, sa.func.count().label("number")).where(c.sweep_id.in_(sweep_ids))
-        counts: dict[int, dict[TrialState, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+        query = sa.select(c.sweep_id, c.state, sa.func.count().label("number")).where(which)
+        counts: dict[int, dict[TrialState, int]] = defaultdict(dict)
         with self._database.read() as connection:
             for row in connection.execute(query.group_by(c.sweep_id, c.state)):
                 counts[row.sweep_id][row.state] = row.number
-        return counts
+        return dict(counts)
 
 
 def _accepted(connection: sa.Connection, arrivals: Sequence[Arrival]) -> list[Recorded | OrchError]:
-    answers, trials = accept(connection, arrivals)
-    rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(list(trials))))
-    recorded = {row.id: Recorded(_sweep(row), trials[row.id]) for row in rows}
+    answers, recorded = accept(connection, arrivals)
+    others = {answer for answer in answers if isinstance(answer, int)} - set(recorded)
+    if others:
+        recorded |= _recorded(connection, others)
     return [recorded[answer] if isinstance(answer, int) else answer for answer in answers]
+
+
+def _recorded(connection: sa.Connection, sweep_ids: Collection[int]) -> dict[int, Recorded]:
+    trials: dict[int, list[Trial]] = defaultdict(list)
+    ids = sa.select(t.trial.c.id).where(t.trial.c.sweep_id.in_(sweep_ids))
+    for trial in sorted(load_trials(connection, ids), key=lambda trial: trial.number):
+        trials[trial.sweep_id].append(trial)
+    rows = connection.execute(_QUERY.where(t.sweep.c.id.in_(sweep_ids)))
+    return {row.id: Recorded(_sweep(row), trials[row.id]) for row in rows}
 
 
 def _move_values(

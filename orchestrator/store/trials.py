@@ -17,9 +17,9 @@ from orchestrator.lifecycle import TRIAL_ENDS, WISHED, Actor, TrialState, Wish, 
 from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial, Wished
 from orchestrator.store import audit
 from orchestrator.store import schema as t
+from orchestrator.store.bulk import insert_many, insert_new, insert_rows
 from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.held import held_s
-from orchestrator.store.inserting import insert_many, insert_new, insert_rows
 from orchestrator.store.perturbations import insert_perturbation, load_perturbations
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 from orchestrator.store.summaries import summarise

@@ -56,20 +56,22 @@ def load(url: str, text: str, *, sweeps: int, clients: int, distinct: bool) -> t
 
     def submit(client: str) -> None:
         # The plainest client: all twenty share the machine with the service, and their own work is not what is measured
+        names = [f"{client}-{index}" if distinct else "load" for index in range(share)]
+        bodies = [{"text": text.replace("NAME", name), "file": "sweep.yaml", "user": client} for name in names]
+        sent = [json.dumps(body) for body in bodies]
+        answers: list[bytes] = []
         with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
             connection.connect()
             together.wait()
             for index in range(share):
-                name = f"{client}-{index}" if distinct else "load"
-                body = json.dumps({"text": text.replace("NAME", name), "file": "sweep.yaml", "user": client})
                 headers = HEADERS | {"Content-Type": "application/json", "Idempotency-Key": f"{client}-{index}"}
                 began = time.perf_counter()
-                connection.request("POST", "/api/v1/sweeps", body, headers)
+                connection.request("POST", "/api/v1/sweeps", sent[index], headers)
                 answer = connection.getresponse()
-                document = answer.read()
+                answers.append(answer.read())
                 took.append(time.perf_counter() - began)
-                assert answer.status == 201, document
-                numbers[client].append(json.loads(document)["sweep_id"])
+                assert answer.status == 201, answers[-1]
+        numbers[client] = [json.loads(each)["sweep_id"] for each in answers]
 
     threads = [threading.Thread(target=submit, args=(client,)) for client in numbers]
     for thread in threads:

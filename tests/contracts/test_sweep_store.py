@@ -123,6 +123,24 @@ class TestListing:
             second.id: {},
         }
 
+    def test_counts_of_trials_of_open_sweeps_alone(self, store: Store) -> None:
+        queued, paused, ended, _ = (add(store, trials=count) for count in (3, 2, 1, 0))
+        move(store, ended, S.CANCELLED)
+        move(store, paused, S.PAUSED)
+        counts = store.sweeps.open_trial_counts()
+        assert counts == {queued.id: {TrialState.PENDING: 3}, paused.id: {TrialState.PENDING: 2}}
+
+
+class TestExplaining:
+    def test_writes_why_queued_sweeps_wait_and_makes_no_view_stale(self, store: Store) -> None:
+        one, other, silent, started = (add(store) for _ in range(4))
+        started = move(store, started, S.STARTING, reason="its turn")
+        store.sweeps.explain({one.id: "waits for 4 GPUs", other.id: "behind 'one'\0 \\ {}", started.id: "never"})
+        told = [store.sweeps.sweep(sweep.id) for sweep in (one, other, silent, started)]
+        assert [sweep.reason for sweep in told] == ["waits for 4 GPUs", "behind 'one'\u2400 \\ {}", "", "its turn"]
+        assert [sweep.version for sweep in told] == [one.version, other.version, silent.version, started.version]
+        store.sweeps.explain({})
+
 
 class TestMoving:
     def test_a_start_counts_the_attempt_writes_slots_and_tells_the_outbox(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Inserting many rows at once, and learning their numbers."""
+"""Writing many rows at once, and learning the numbers of new ones."""
 
 from __future__ import annotations
 
@@ -67,20 +67,41 @@ def _numbered_first(connection: sa.Connection, table: sa.Table, rows: Rows, unle
     return [id if id in there else None for id in ids]
 
 
+def update_rows(connection: sa.Connection, table: sa.Table, rows: Rows, where: sa.ColumnElement[bool]) -> None:
+    """Write columns of rows by their `id`, the same ones of each, where this holds still."""
+    if not rows:
+        return
+    names = [name for name in rows[0] if name != "id"]
+    if connection.dialect.name == "postgresql":
+        given = sa.select(*(_array(table, name).label(name) for name in ("id", *names))).subquery()
+        statement = sa.update(table).where(table.c.id == given.c.id, where)
+        connection.execute(statement.values({name: given.c[name] for name in names}), _columns(rows))
+    else:
+        statement = sa.update(table).where(table.c.id == sa.bindparam("id_"), where)
+        written = statement.values({name: sa.bindparam(f"{name}_") for name in names})
+        connection.execute(written, [{f"{name}_": value for name, value in row.items()} for row in rows])
+
+
 def _filled(connection: sa.Connection, table: sa.Table, rows: Rows) -> tuple[Any, Any]:
     """A statement, and what it is executed with.
 
     On PostgreSQL that is an array for each column: the same words for any number of rows, which are parsed once, and
-    one message to the server, where a row each would cost it and us as much again as the insertion.
+    one message to the server instead of one a row.
     """
     if connection.dialect.name != "postgresql":
         return insert(connection, table), list(rows)
-    return _from_arrays(table, tuple(rows[0])), {name: [row[name] for row in rows] for name in rows[0]}
+    return _from_arrays(table, tuple(rows[0])), _columns(rows)
 
 
 @functools.cache
 def _from_arrays(table: sa.Table, names: tuple[str, ...]) -> postgresql.Insert:
-    arrays = (
-        sa.func.unnest(sa.bindparam(name, type_=postgresql.ARRAY(table.c[name].type, dimensions=1))) for name in names
-    )
-    return postgresql.insert(table).from_select(names, sa.select(*arrays))
+    return postgresql.insert(table).from_select(names, sa.select(*(_array(table, name) for name in names)))
+
+
+def _array(table: sa.Table, name: str) -> sa.ColumnElement[Any]:
+    # SQLAlchemy takes a parameter of a column's own name for its value
+    return sa.func.unnest(sa.bindparam(f"{name}_", type_=postgresql.ARRAY(table.c[name].type, dimensions=1)))
+
+
+def _columns(rows: Rows) -> dict[str, list[Any]]:
+    return {f"{name}_": [row[name] for row in rows] for name in rows[0]}
