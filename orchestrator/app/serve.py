@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 STREAMS_END_S = 1
 """What live streams have for their end when the coordinator is told to stop: they would not end by themselves."""
 
+COLLECT_EVERY_S = 60
+
 
 def serve(
     settings: Settings,
@@ -126,6 +128,7 @@ def serve(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    threads.append(threading.Thread(target=_collect, args=(stop,), name="collector", daemon=True))
     for thread in threads:
         thread.start()
     log.info("coordinator of %s answers at %s", settings.home, url)
@@ -142,11 +145,17 @@ def serve(
 def collect_seldom() -> None:
     """What is loaded by now stays: a collection that walked all of it at every 70,000 objects would stop each request.
 
-    Requests leave few cycles behind; they wait for a collection that comes far more seldom.
+    Requests leave few cycles behind. They wait for `_collect`: counted by objects alone, those that it takes to draw a
+    trial's curve would pile up for hours before their number came together.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
+
+
+def _collect(stop: threading.Event) -> None:
+    while not stop.wait(COLLECT_EVERY_S):
+        gc.collect()
 
 
 def _admit(settings: Settings, host: str, store: Store, clock: Clock) -> None:
