@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 
 def test_a_sweep_is_paused_resumed_and_preempted_and_every_trial_ends_once(service, sweep_file):
-    service.orch("submit", sweep_file("patient", steps=400, every=20))
+    service.orch("submit", sweep_file("patient", steps=420, every=20))
 
     def patient() -> dict:
         return service.get("sweeps/patient")
@@ -33,7 +33,7 @@ def test_a_sweep_is_paused_resumed_and_preempted_and_every_trial_ends_once(servi
     service.orch("watch", "patient")
     document = patient()
     assert (document["state"], document["priority"]) == ("succeeded", 20)
-    assert [trial["step"] for trial in document["trials"]] == [400] * 4
+    assert [trial["step"] for trial in document["trials"]] == [420] * 4
     events = service.json("events", "patient")
     told = [(event["what"], event["reason"]) for event in events if event["trial_id"] is None]
     assert ("running -> paused", "paused on request") in told
