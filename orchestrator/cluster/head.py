@@ -26,7 +26,7 @@ from orchestrator.errors import ClusterError
 HOST = "127.0.0.1"
 MARK = "ORCH_RAY_HEAD"
 START_TIMEOUT_S = 90.0
-TERM_GRACE_S = 4.0
+TERM_GRACE_S = 2.0
 PORT_OPTIONS = (
     "--port",
     "--dashboard-port",
