@@ -16,7 +16,7 @@ from orchestrator.errors import ClusterError, StaleRow
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
 from orchestrator.places import without
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
-from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
+from orchestrator.ports import Clock, Launcher, Ledger, Pool, SweepStore
 from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
 from orchestrator.requisites import waiting
 from orchestrator.spec.model import LEARNING
@@ -147,13 +147,14 @@ class Coordinator:
         rules: Rules | None = None,
         confirm: Callable[[], None] = lambda: None,
         drained: Callable[[], frozenset[str]] = frozenset,
+        pool: Pool | None = None,
     ) -> None:
         """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts.
 
-        drained: ids of nodes on which nothing is to run.
+        drained: ids of nodes on which nothing is to run. pool: tells what there is to divide; left out, the launcher.
         """
         self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
-        self.rules, self.confirm, self.drained = rules or Rules(), confirm, drained
+        self.rules, self.confirm, self.drained, self.pool = rules or Rules(), confirm, drained, pool or launcher
         self._explained: datetime | None = None
         self._looked: datetime | None = None
 
@@ -167,7 +168,7 @@ class Coordinator:
             return
         self._stop_strays(sweeps)
         trials = self.store.open_trial_counts()
-        pool = without(self.launcher.capacity(), self.drained())
+        pool = without(self.pool.capacity(), self.drained())
         now = self.clock.now()
         waits = waiting(sweeps, self.store)
         demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, now)

@@ -26,6 +26,7 @@ from orchestrator.notify.notifier import Notifier
 from orchestrator.notify.webhook import Webhook
 from orchestrator.policy import Rules
 from orchestrator.ports import Clock
+from orchestrator.recent import RecentPool
 from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
 from orchestrator.sizing import SubprocessSizer
@@ -35,7 +36,6 @@ from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
 from orchestrator.web.api import create_api
 from orchestrator.web.listener import listen, url_of
-from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def serve(
     own = fenced(store, leadership.number)
     acting = Acting(
         leadership,
-        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm, own.nodes.drained),
+        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm, own.nodes.drained, recent),
         partial(reconcile, own.sweeps, own.outbox, launcher),
         metrics.tick,
     )

@@ -20,10 +20,10 @@ from orchestrator.app.serve import collect_seldom
 from orchestrator.clock import SystemClock
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import StaleRow
+from orchestrator.recent import RecentPool
 from orchestrator.store import open_store
 from orchestrator.web.api import create_api
 from orchestrator.web.listener import listen, url_of
-from orchestrator.web.pool import RecentPool
 from orchestrator.web.service import Service
 from tests.support.launcher import FakeLauncher
 

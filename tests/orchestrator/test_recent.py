@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import Unreachable
-from orchestrator.web.pool import BELIEVED_S, RecentPool
+from orchestrator.recent import BELIEVED_S, RecentPool
 from tests.support.launcher import FakeLauncher
 
 

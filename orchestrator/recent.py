@@ -1,4 +1,4 @@
-"""What the cluster has, as it was a moment ago: hundreds of requests a second must not ask Ray each for itself."""
+"""What the cluster has, as it was a moment ago: neither each request nor each tick must ask Ray for itself."""
 
 from __future__ import annotations
 
