@@ -77,10 +77,10 @@ def service(tmp_path_factory) -> Iterator[Shell]:
     shell.orch("down")
 
 
-@pytest.fixture
-def own_service(tmp_path) -> Iterator[Shell]:
-    """A service that a test may harm."""
-    shell = Shell(tmp_path / "home")
+@pytest.fixture(scope="module")
+def own_service(tmp_path_factory) -> Iterator[Shell]:
+    """A service that tests may harm; each leaves it one that `orch up` makes whole."""
+    shell = Shell(tmp_path_factory.mktemp("own"))
     yield shell
     shell.orch("down")
 

@@ -162,27 +162,22 @@ def test_down_ends_exactly_what_up_started_and_queued_work_goes_on_afterwards(ow
     assert shell.json("show", "durable")["state"] == "succeeded"
 
 
-def test_two_homes_on_one_machine_do_not_meet(tmp_path, sweep_file):
-    file = sweep_file("apart")
-    shells = [Shell(tmp_path / name) for name in ("one", "two")]
+def test_two_homes_on_one_machine_do_not_meet(service, own_service, sweep_file):
+    homes = {"one": service, "two": own_service}
     documents: dict[str, dict] = {}
 
-    def run(shell: Shell) -> None:
-        documents[shell.home.name] = shell.json("submit", file, "--wait")
+    def run(name: str, shell: Shell) -> None:
+        documents[name] = shell.json("submit", sweep_file(name, steps=14), "--wait")
 
-    threads = [threading.Thread(target=run, args=(shell,)) for shell in shells]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert {name: document["state"] for name, document in documents.items()} == {
-            "one": "succeeded",
-            "two": "succeeded",
-        }
-        assert [len(shell.json("list")["sweeps"]) for shell in shells] == [1, 1]
-        addresses = [shell.running[key] for shell in shells for key in ("coordinator_url", "mlflow_url")]
-        assert len(set(addresses)) == 4
-    finally:
-        for shell in shells:
-            shell.orch("down")
+    threads = [threading.Thread(target=run, args=pair) for pair in homes.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: document["state"] for name, document in documents.items()} == {"one": "succeeded", "two": "succeeded"}
+    assert [trial["shared_from"] for document in documents.values() for trial in document["trials"]] == [None] * 8
+    listed = {name: {sweep["name"] for sweep in shell.json("list")["sweeps"]} for name, shell in homes.items()}
+    assert "two" not in listed["one"]
+    assert "one" not in listed["two"]
+    addresses = [shell.running[key] for shell in homes.values() for key in ("coordinator_url", "mlflow_url")]
+    assert len(set(addresses)) == 4
