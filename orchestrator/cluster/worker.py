@@ -64,9 +64,8 @@ def serve(config: dict[str, Any]) -> None:
         importlib.import_module(module)
     _code()
 
-    # What is loaded now stays; a collection need not walk it after every trial
-    gc.collect()
-    gc.freeze()
+    _settle()
+    settled = False
     here = os.getpid(), ray.get_runtime_context().get_node_id()
     while (order := _call(seat.mailbox.next_command, seat.slot, seat.generation, seat.rank, *here)) != LEAVE:
         _give_way_if(order, seat)
@@ -74,6 +73,16 @@ def serve(config: dict[str, Any]) -> None:
         ended = _run(seat, lease, command)
         _give_way_if(_call(seat.mailbox.finish, seat.slot, seat.generation, lease, seat.rank, ended), seat)
         _tidy()
+        if not settled:
+            # Torch loads more, half a million objects, when something is first trained
+            _settle()
+            settled = True
+
+
+def _settle() -> None:
+    """What is loaded now stays: a collection need not walk it after every trial."""
+    gc.collect()
+    gc.freeze()
 
 
 def _give_way_if(answer: Any, seat: Seat) -> None:
