@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,9 @@ def simulate(
     widest = max(arrival.gpus for arrival in arrivals)
     if widest > gpus:
         raise BadInput(f"{trace}: a trial asks for {widest:g} GPUs, and the pool has {gpus}; give --gpus {widest:g}.")
+    # As in the coordinator: a collection in the midst of a decision is not to walk the program and the trace
+    gc.collect()
+    gc.freeze()
     policies = compare(arrivals, gpus, names=[policy] if policy else PolicyName, tick_s=tick)
     document = SimulationDocument(trace=str(trace), sweeps=len(arrivals), gpus=gpus, policies=policies)
     if format is Format.JSON:
