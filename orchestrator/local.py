@@ -9,8 +9,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 
@@ -94,16 +96,20 @@ def down(settings: Settings) -> list[str]:
         if recorded is None:
             return []
         ended = []
+        # First, lest it take the end of the drivers for their loss
         if recorded.coordinator.is_alive:
             stop([recorded.coordinator])
             ended.append("coordinator")
+        ends: list[Callable[[], None]] = []
         if recorded.ray:
-            if head.is_running(recorded.ray):
-                ended.append("Ray")
-            head.stop(recorded.ray)
+            ended += ["Ray"] if head.is_running(recorded.ray) else []
+            ends.append(partial(head.stop, recorded.ray))
         if recorded.mlflow and recorded.mlflow.is_alive:
-            stop([recorded.mlflow])
             ended.append("MLflow")
+            ends.append(partial(stop, [recorded.mlflow]))
+        # Each takes seconds, waiting for most of them
+        with ThreadPoolExecutor() as side_by_side:
+            list(side_by_side.map(lambda end: end(), ends))
         settings.run_file.unlink(missing_ok=True)
         return ended
 
