@@ -98,12 +98,20 @@ class _Watched:
         return message.event == "end"
 
     def _ask(self) -> bool:
-        if self._last:
-            page = self._client.events(str(self._sweep_id), int(self._last)).root
-            self.events += page
-            self._last = str(page[-1].event_id) if page else self._last
+        self._ask_for_events()
         self.document = self._client.sweep(str(self._sweep_id))
-        return self.document.is_over and not self.document.tracking_backlog
+        over = self.document.is_over and not self.document.tracking_backlog
+        # It may have ended between the two questions; after its end no more come
+        while over and self._ask_for_events():
+            pass
+        return over
+
+    def _ask_for_events(self) -> bool:
+        """Whether there were any."""
+        page = self._client.events(str(self._sweep_id), int(self._last)).root if self._last else []
+        self.events += page
+        self._last = str(page[-1].event_id) if page else self._last
+        return bool(page)
 
 
 def _rounds(

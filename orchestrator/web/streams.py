@@ -18,7 +18,7 @@ from orchestrator import report
 from orchestrator.access import Principal
 from orchestrator.errors import NotFound, Unreachable
 from orchestrator.lifecycle import SWEEP_ENDS
-from orchestrator.records import TrialMark
+from orchestrator.records import Event, TrialMark
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web import logs
 from orchestrator.web.auth import Viewer
@@ -93,11 +93,15 @@ class _Watched:
         """What is new since the last look."""
         service, sweep_id = self._service, self._sweep_id
         # Events are read first: what is told of the sweep beside them is never older than they are
-        events = service.sweeps.events(sweep_id=sweep_id, after=self._told, limit=EVENTS_A_LOOK)
+        events = self._events(self._told)
         sweep, marks = service.sweeps.sweep(sweep_id), service.changes.marks(sweep_id)
         changed = [trial_id for trial_id, mark in marks.items() if mark != self._marks.get(trial_id)]
         counts = Counter(mark.state for mark in marks.values())
         backlog = service.outbox.size(sweep_id)
+        over = sweep.state in SWEEP_ENDS and not backlog
+        if over and len(events) < EVENTS_A_LOOK:
+            # It may have ended since they were read; after its end there are no more
+            events += self._events(events[-1].id if events else self._told)
         now = report.sweep_progress(sweep, counts, service.changes.trials(changed), backlog)
         bare = now.model_copy(update={"trials": []})
         said = []
@@ -106,11 +110,14 @@ class _Watched:
         said += [_message("event", report.event_document(event), id=event.id) for event in events]
         self._told = events[-1].id if events else self._told
         self._marks, self._sweep = marks, bare
-        if len(events) == EVENTS_A_LOOK:
+        if len(events) >= EVENTS_A_LOOK:
             return News(b"".join(said), 0.0)
-        if sweep.state in SWEEP_ENDS and not backlog:
+        if over:
             return News(b"".join([*said, END]), None)
         return News(b"".join(said), LOOK_EVERY_S)
+
+    def _events(self, after: int) -> list[Event]:
+        return self._service.sweeps.events(sweep_id=self._sweep_id, after=after, limit=EVENTS_A_LOOK)
 
 
 class _Read:

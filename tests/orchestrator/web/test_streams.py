@@ -124,6 +124,36 @@ def test_watching_prints_every_event_once_though_every_connection_breaks(service
     assert len(connections) > 2
 
 
+def test_a_sweep_that_ends_after_its_events_were_read_is_told_to_its_end(service, remote, sweep, monkeypatch):
+    read = service.sweeps.events
+
+    def read_too_early(**options):
+        found = read(**options)
+        if service.sweeps.sweep(sweep.sweep_id).state is SweepState.QUEUED:
+            end(service, sweep.sweep_id)
+        return found
+
+    monkeypatch.setattr(service.sweeps, "events", read_too_early)
+    told = [message for message in remote.stream_sweep(sweep.sweep_id, "") if message.event == "event"]
+    assert report.EventDocument.model_validate_json(told[-1].data).what == "running -> succeeded"
+
+
+def test_questions_tell_a_sweep_to_its_end_though_it_ends_between_two(service, remote, sweep, monkeypatch, capfd):
+    first = next(remote.stream_sweep(sweep.sweep_id, ""))
+    streams_left, asked = [[first]], remote.events
+
+    def ask_too_early(*words):
+        found = asked(*words)
+        if service.sweeps.sweep(sweep.sweep_id).state is SweepState.QUEUED:
+            end(service, sweep.sweep_id)
+        return found
+
+    monkeypatch.setattr(remote, "stream_sweep", lambda *_: iter(streams_left.pop() if streams_left else ()))
+    monkeypatch.setattr(remote, "events", ask_too_early)
+    follow.until_over(remote, sweep.sweep_id)
+    assert capfd.readouterr().err.splitlines()[-1] == f"sweep {sweep.sweep_id}: succeeded (because)"
+
+
 def test_where_no_stream_comes_through_questions_take_its_place(remote, service, sweep, monkeypatch):
     tried = []
 
