@@ -25,7 +25,7 @@ SERVICES += tests/faults/test_trials.py tests/faults/test_chaos.py
 
 test: install-dev postgresql ## Install what the tests need and run them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(SERVICES:%=--ignore=%)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SERVICES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" $(SERVICES)
 
 faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about twenty minutes.
 	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
