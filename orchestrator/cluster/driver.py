@@ -151,7 +151,7 @@ def _run(
         return min(now.slots, queue.unfinished)
 
     rule = _rule(sweep, proposals, rows, directories, sizer)
-    people = People(sweep.id, rows, nodes)
+    people = People(sweep.id, rows, drained=lambda: pool.drained)
     queue = search.SqlTrials(
         # A population's members take turns: those behind come first
         sorted(trials, key=lambda trial: trial.step) if isinstance(rule, Population) else trials,

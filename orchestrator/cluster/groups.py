@@ -60,7 +60,7 @@ class Pool:
         self._groups: dict[str, threading.Thread] = {}
         self._reaper = Reaper()
         self.left: set[str] = set()
-        self._drained: frozenset[str] = frozenset()
+        self.drained: frozenset[str] = frozenset()
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
         self._broken_in_a_row = 0
@@ -89,14 +89,14 @@ class Pool:
 
     def stay_off(self, drained: frozenset[str]) -> None:
         """The nodes that are drained now: those are left, and those that no longer are may be used again."""
-        if drained == self._drained:
+        if drained == self.drained:
             return
         LOG.info("pool: drained nodes are now %s", ", ".join(sorted(drained)) or "none")
         for node in drained - self.left:
             ray.get(self._mailbox.leave.remote(node))
-        for node in self._drained - drained - self.left:
+        for node in self.drained - drained - self.left:
             ray.get(self._mailbox.come_back.remote(node))
-        self._drained = drained
+        self.drained = drained
 
     def _follow(self) -> None:
         while not self._closing.wait(LOOK_AT_ALLOTMENT_S):
@@ -110,7 +110,7 @@ class Pool:
         # First, for who asks learns also which nodes are drained by now
         wanted = self._wanted()
         # A group that can be placed nowhere would wait with today's selectors when a drained node comes back
-        size = wanted if {node["NodeID"] for node in _alive()} - self.left - self._drained else 0
+        size = wanted if {node["NodeID"] for node in _alive()} - self.left - self.drained else 0
         lacking = ray.get(self._mailbox.resize.remote(size))
         if size != self.size:
             LOG.info("pool: %d slots, %d to start", size, lacking)
@@ -158,7 +158,7 @@ class Pool:
         return _LeanTrainer(
             serve,
             train_loop_config={"mailbox": self._mailbox, "slot": slot, "bounds": self._config.bounds},
-            scaling_config=self._config.resources.scaling(self.left | self._drained, _alive()),
+            scaling_config=self._config.resources.scaling(self.left | self.drained, _alive()),
             run_config=RunConfig(
                 name=f"{self._config.name}-{slot}",
                 storage_path=str(self._config.storage),

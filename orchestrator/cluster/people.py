@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from orchestrator.ports import NodeStore, TrialStore
+from orchestrator.ports import TrialStore
 from orchestrator.records import Wished
 
 LOOK_EVERY_S = 1.0
@@ -15,13 +15,18 @@ class People:
     """Looks about once a second, whenever the thread that runs Tune asks."""
 
     def __init__(
-        self, sweep_id: int, rows: TrialStore, nodes: NodeStore, now_s: Callable[[], float] = time.monotonic
+        self,
+        sweep_id: int,
+        rows: TrialStore,
+        drained: Callable[[], frozenset[str]],
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sweep_id, self._rows, self._nodes, self._now_s = sweep_id, rows, nodes, now_s
+        """drained: nodes that the pool has left by now. A trial that left one sooner could be put back there."""
+        self.drained = drained
+        self._sweep_id, self._rows, self._now_s = sweep_id, rows, now_s
         self._looked_s: float | None = None
         self._wishes: Mapping[int, Wished] = {}
         self._waiting: frozenset[int] = frozenset()
-        self._drained: frozenset[str] = frozenset()
 
     def wish(self, trial_id: int) -> Wished | None:
         """What is to become of a trial that runs; None where it is to run on."""
@@ -33,15 +38,9 @@ class People:
         self._look(anew)
         return self._waiting
 
-    def drained(self) -> frozenset[str]:
-        """Nodes on which nothing is to run."""
-        self._look()
-        return self._drained
-
     def _look(self, anew: bool = False) -> None:
         now_s = self._now_s()
         if anew or self._looked_s is None or now_s - self._looked_s >= LOOK_EVERY_S:
             self._wishes = self._rows.wishes(self._sweep_id)
             self._waiting = frozenset(self._rows.waiting(self._sweep_id))
-            self._drained = self._nodes.drained()
             self._looked_s = now_s

@@ -42,6 +42,7 @@ class Bench:
         self.freed: list[int] = []
         self.clock = FakeClock(NOW)
         self.left: set[str] = set()
+        self.drained: frozenset[str] = frozenset()
         self.again: list[int] = []
         self.seconds = itertools.count()
         self.directory = Path(str(store.database.url.database)).parent
@@ -66,7 +67,7 @@ class Bench:
             stop_if=StopIf(self.sweep, self.store.trials, lambda trial: self.directory / str(trial.id)),
             limits=self.limits,
             again=lambda trial: self.again.append(trial.id),
-            people=People(self.sweep.id, self.store.trials, self.store.nodes, now_s=lambda: next(self.seconds)),
+            people=People(self.sweep.id, self.store.trials, lambda: self.drained, now_s=lambda: next(self.seconds)),
         )
         for trial in trials:
             self.scheduler.on_trial_add(None, self.tune(self.ids.index(trial.id)))
@@ -253,7 +254,7 @@ def test_a_trial_on_a_drained_node_goes_on_elsewhere(sqlite: Store) -> None:
     bench = Bench(sqlite, 2)
     bench.start(0, "node-1")
     bench.start(1, "node-2")
-    bench.store.nodes.drain("node-1", user="ada", now=NOW)
+    bench.drained = frozenset({"node-1"})
     assert bench.report(1, 10, 2.0) == CONTINUE
     assert bench.report(0, 10, 2.0) == STOP
     assert (bench.trial(0).state, bench.again) == (TrialState.PENDING, [bench.ids[0]])
@@ -262,7 +263,8 @@ def test_a_trial_on_a_drained_node_goes_on_elsewhere(sqlite: Store) -> None:
 
 def test_the_queue_follows_what_people_take_out_and_put_back(sqlite: Store) -> None:
     bench = Bench(sqlite, 3)
-    rows, people = sqlite.trials, People(bench.sweep.id, sqlite.trials, sqlite.nodes, lambda: next(bench.seconds))
+    rows = sqlite.trials
+    people = People(bench.sweep.id, rows, frozenset, lambda: next(bench.seconds))
     queue = search.SqlTrials(
         rows.trials(bench.sweep.id),
         room=lambda: 9,
