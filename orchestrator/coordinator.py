@@ -1,7 +1,7 @@
 """The coordinator's loop: decide from what is true now, act, and forget.
 
-It remembers nothing between ticks that is not in the database, so one that was killed after any line needs no recovery
-of its own: the next one looks at the same facts and takes the same step.
+It remembers nothing between ticks that it could not ask for again, so one that was killed after any line needs no
+recovery of its own: the next one looks at the same facts and takes the same step.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ CHARGE_EVERY = timedelta(minutes=1)
 
 EXPLAIN_EVERY = timedelta(seconds=2)
 """How often the reasons of sweeps that wait are written: with thousands of them, at each tick would be too much."""
+
+BELIEVE_DRIVERS_FOR = timedelta(seconds=2)
+"""How long a driver that ran is taken to run on. Asking Ray is most of a tick, and is due for each started sweep."""
 
 LOOK_FOR_STRAYS_EVERY = timedelta(minutes=1)
 """How often drivers are looked for that no open sweep is to have."""
@@ -148,15 +151,19 @@ class Coordinator:
         confirm: Callable[[], None] = lambda: None,
         drained: Callable[[], frozenset[str]] = frozenset,
         pool: Pool | None = None,
+        believe: timedelta = timedelta(0),
     ) -> None:
         """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts.
 
         drained: ids of nodes on which nothing is to run. pool: tells what there is to divide; left out, the launcher.
+        believe: how long a driver that ran, and has trials to run, is taken to run on without a question.
         """
         self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
         self.rules, self.confirm, self.drained, self.pool = rules or Rules(), confirm, drained, pool or launcher
         self._explained: datetime | None = None
         self._looked: datetime | None = None
+        self._believe, self._ran = believe, dict[str, datetime]()
+        """By job id: when a driver was last seen to run."""
 
     def tick(self) -> None:
         """One round. Raises Unreachable when the database or the cluster does not answer; the next tick asks again.
@@ -180,7 +187,7 @@ class Coordinator:
                 if sweep.id in waits and waits[sweep.id].hopeless and sweep.wish is Wish.RUN:
                     self._move(sweep, Move(S.FAILED, waits[sweep.id].reason), allotments[sweep.id])
                 else:
-                    self._advance(sweep, trials.get(sweep.id, {}), allotments[sweep.id])
+                    self._advance(sweep, trials.get(sweep.id, {}), allotments[sweep.id], now)
             except StaleRow:
                 log.info("sweep %d was moved by somebody else; looking again at the next tick", sweep.id)
             except ClusterError as error:
@@ -209,9 +216,9 @@ class Coordinator:
         self.ledger.charge(after)
         return after
 
-    def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment) -> None:
+    def _advance(self, sweep: Sweep, trials: Mapping[TrialState, int], allotment: Allotment, now: datetime) -> None:
         has_driver = sweep.state in STARTED
-        driver = self.launcher.status(sweep) if has_driver else D.MISSING
+        driver = self._status(sweep, trials, now) if has_driver else D.MISSING
         last_words = self.launcher.failure(sweep) if driver in (D.DIED, D.STOPPED) else ""
         progressed = bool(sweep.losses) and driver in (*_GONE, D.DONE) and self.store.progressed(sweep.id)
         match decide(sweep, driver, trials, allotment, last_words, progressed):
@@ -226,6 +233,18 @@ class Coordinator:
                 self._move(sweep, move, allotment)
             case None if has_driver and sweep.wish is Wish.RUN:
                 self._reallot(sweep, allotment)
+
+    def _status(self, sweep: Sweep, trials: Mapping[TrialState, int], now: datetime) -> DriverStatus:
+        job_id = self.launcher.job_id(sweep.id, sweep.attempt)
+        on_its_way = sweep.wish is Wish.RUN and sweep.slots and trials.get(T.RUNNING)
+        if on_its_way and (ran := self._ran.get(job_id)) and timedelta(0) <= now - ran < self._believe:
+            return D.RUNNING
+        status = self.launcher.status(sweep)
+        if status is D.RUNNING:
+            self._ran[job_id] = now
+        else:
+            self._ran.pop(job_id, None)
+        return status
 
     def _move(self, sweep: Sweep, move: Move, allotment: Allotment) -> None:
         starts = move.to is S.STARTING

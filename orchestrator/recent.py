@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,38 +12,45 @@ from orchestrator.ports import Pool
 from orchestrator.records import Capacity
 
 BELIEVED_S = 2.0
+STALE_S = 10.0
 
 
 class RecentPool:
-    """`ports.Pool` that asks every two seconds at most; while one thread does, the others take the answer before.
+    """`ports.Pool` that asks every two seconds at most, by a thread of its own, and answers meanwhile as before.
 
-    Safe to share by threads.
+    An answer of over ten seconds ago, when nobody was interested, is too old for that: who asks then waits for a new
+    one. Safe to share by threads.
     """
 
     def __init__(self, pool: Pool, now_s: Callable[[], float] = time.monotonic) -> None:
         self._pool, self._now_s = pool, now_s
         self._asking = threading.Lock()
-        self._until: float | None = None
+        self._asked_s = -math.inf
         self._answer: Capacity | Unreachable = Unreachable("the cluster has not been asked yet")
 
     def capacity(self) -> Capacity:
         """What the cluster had lately. Raises Unreachable where it did not answer, without asking again at once."""
-        if self._is_old() and self._asking.acquire(blocking=self._until is None):
-            try:
-                if self._is_old():
+        age_s, answer = self._now_s() - self._asked_s, self._answer
+        if age_s >= STALE_S:
+            with self._asking:
+                if self._now_s() - self._asked_s >= STALE_S:
                     self._ask()
-            finally:
-                self._asking.release()
-        if isinstance(self._answer, Unreachable):
-            raise Unreachable(str(self._answer))
-        return self._answer
+                answer = self._answer
+        elif age_s >= BELIEVED_S and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask_and_release, name="pool", daemon=True).start()
+        if isinstance(answer, Unreachable):
+            raise Unreachable(str(answer))
+        return answer
 
-    def _is_old(self) -> bool:
-        return self._until is None or self._now_s() >= self._until
+    def _ask_and_release(self) -> None:
+        try:
+            self._ask()
+        finally:
+            self._asking.release()
 
     def _ask(self) -> None:
         try:
             self._answer = self._pool.capacity()
         except Unreachable as error:
             self._answer = error
-        self._until = self._now_s() + BELIEVED_S
+        self._asked_s = self._now_s()

@@ -16,7 +16,7 @@ from orchestrator import __version__
 from orchestrator.app.acting import Acting
 from orchestrator.clock import SystemClock
 from orchestrator.cluster.launcher import RayLauncher
-from orchestrator.coordinator import Coordinator
+from orchestrator.coordinator import BELIEVE_DRIVERS_FOR, Coordinator
 from orchestrator.errors import BadInput, Unreachable
 from orchestrator.leadership import Leadership, is_dead, this_process
 from orchestrator.local import make_token, read_token
@@ -97,7 +97,17 @@ def serve(
     own = fenced(store, leadership.number)
     acting = Acting(
         leadership,
-        Coordinator(own.sweeps, own.ledger, launcher, clock, rules, leadership.confirm, own.nodes.drained, recent),
+        Coordinator(
+            own.sweeps,
+            own.ledger,
+            launcher,
+            clock,
+            rules,
+            confirm=leadership.confirm,
+            drained=own.nodes.drained,
+            pool=recent,
+            believe=BELIEVE_DRIVERS_FOR,
+        ),
         partial(reconcile, own.sweeps, own.outbox, launcher),
         metrics.tick,
     )

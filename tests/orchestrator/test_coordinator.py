@@ -339,6 +339,35 @@ def test_a_sweep_of_which_people_keep_all_that_is_left_is_paused_until_they_let_
     assert store.trials.trial(second.id).state is TrialState.PENDING
 
 
+def test_a_driver_that_ran_a_moment_ago_is_not_asked_for_while_a_trial_runs(store, launcher, queue):
+    clock = FakeClock(FixedClock().now())
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock, believe=timedelta(seconds=2))
+    sweep = queue()
+    tick(coordinator, 3)
+    assert state(store, sweep) is SweepState.RUNNING
+    [first, _] = store.trials.trials(sweep.id)
+    store.trials.start_trial(first.id, now=clock.now())
+    launcher.drivers["fake-1-1"] = DriverStatus.DIED
+    clock.advance(seconds=1.5)
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.RUNNING
+    clock.advance(seconds=0.5)
+    tick(coordinator)
+    assert state(store, sweep) is SweepState.QUEUED
+
+
+@pytest.mark.parametrize("what", [cancel, pause])
+def test_a_driver_that_is_to_stop_is_asked_for_at_once(store, launcher, queue, what):
+    clock = FakeClock(FixedClock().now())
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock, believe=timedelta(seconds=2))
+    sweep = queue()
+    tick(coordinator, 3)
+    store.trials.start_trial(store.trials.trials(sweep.id)[0].id, now=clock.now())
+    what(str(sweep.id), user="ada", store=store.sweeps, clock=clock)
+    tick(coordinator, 2)
+    assert state(store, sweep) is {cancel: SweepState.CANCELLED, pause: SweepState.PAUSED}[what]
+
+
 def test_what_a_drained_node_has_is_given_to_nobody(store, queue):
     nodes = tuple(Place(labels={}, memory_bytes=1, node_id=name, cpus=2) for name in "ab")
     launcher = FakeLauncher(cpus=4, places=nodes)
