@@ -13,6 +13,7 @@ from orchestrator.records import (
     Delivery,
     DriverStatus,
     Event,
+    Facts,
     Healthy,
     Lease,
     Links,
@@ -187,19 +188,13 @@ class TrialStore(Protocol):
     def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
         """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
 
-    def describe_trial(self, trial_id: int, *, params_count: int, active_params: int, flops_per_token: float) -> None:
-        """Write a trial's size."""
-
-    def identify_trial(self, trial_id: int, identity: str | None) -> None:
-        """Write what a trial is; None where it is a mixture that nothing equals."""
-
     def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
         """By identity, the trial whose result stands for it; of trials of these configurations."""
 
-    def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
+    def record(self, reports: Sequence[Report], *, facts: Mapping[int, Facts] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
-        Recording a report again changes nothing. `checkpoints`: newest checkpoint path by trial. An alarm that a
+        Recording a report again changes nothing. facts: by trial, written in the same transaction. An alarm that a
         report begins or ends (see `health`) becomes an event.
         Raises ValueError for a metric that is not finite.
         """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from orchestrator.access import Role
 from orchestrator.lifecycle import SweepState, TrialState, Wish
@@ -193,6 +193,20 @@ class Report:
     step: int
     metrics: Mapping[str, float]
     at: datetime
+
+
+class Facts(TypedDict, total=False):
+    """What a trial turns out to be while it runs; what is left out stays as it is.
+
+    checkpoint_path: of its newest. params_count, active_params, flops_per_token: its size. identity: what its result
+    is a result of; None for a mixture that nothing equals.
+    """
+
+    checkpoint_path: str
+    params_count: int
+    active_params: int
+    flops_per_token: float
+    identity: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class Repair:
         rows = self._history(directory)
         if rows and trial.checkpoint_path is None:
             if not self._check:
-                self._trials.record([], checkpoints={trial.id: str(directory)})
+                self._trials.record([], facts={trial.id: {"checkpoint_path": str(directory)}})
             yield self._found(trial.sweep_id, trial.id, f"it has checkpoints in {directory}, and the record none")
         if not rows and trial.checkpoint_path is not None:
             what = f"there is no whole checkpoint in {trial.checkpoint_path}"

@@ -24,7 +24,7 @@ from orchestrator.errors import IllegalMove
 from orchestrator.identity import identity_of
 from orchestrator.lifecycle import WISHED, TrialState
 from orchestrator.ports import Clock, TrialStore
-from orchestrator.records import DATA_CHECKSUM, Healthy, Report, Sweep, Trial
+from orchestrator.records import DATA_CHECKSUM, Facts, Healthy, Report, Sweep, Trial
 from orchestrator.spec.condition import stored
 from orchestrator.spec.model import POPULATION
 
@@ -90,8 +90,9 @@ class Recorder:
     def reported(self, trial_id: int, reported: Reported) -> None:
         """A row of its curve."""
         self._losses.pop(trial_id, None)
-        self._describe(trial_id, reported)
-        self._identify(trial_id, reported)
+        facts: Facts = {**self._size(trial_id, reported), **self._identification(trial_id, reported)}
+        if reported.checkpoint:
+            facts["checkpoint_path"] = reported.checkpoint
         report = Report(
             trial_id=trial_id,
             attempt=self._trials[trial_id].attempt,
@@ -99,7 +100,7 @@ class Recorder:
             metrics=stored(reported.metrics),
             at=self._clock.now(),
         )
-        self._store.record([report], checkpoints={trial_id: reported.checkpoint} if reported.checkpoint else None)
+        self._store.record([report], facts={trial_id: facts} if facts else None)
 
     def worth(self, trial_id: int, step: int, value: float) -> float:
         """What a trial's curve is worth up to the report that was recorded last."""
@@ -108,26 +109,25 @@ class Recorder:
         curve = self._store.curve(trial_id, self._sweep.metric)
         return self._aggregate.value([each for at, each in curve if at <= step])
 
-    def _describe(self, trial_id: int, reported: Reported) -> None:
+    def _size(self, trial_id: int, reported: Reported) -> Facts:
         """A trial's size comes with its rows; it is written once."""
         found = [reported.metrics.get(name) for name in SIZE_COLUMNS]
         if self._trials[trial_id].params_count is not None or None in found:
-            return
+            return {}
         params, active, flops = (float(value) for value in found if value is not None)
-        self._store.describe_trial(trial_id, params_count=int(params), active_params=int(active), flops_per_token=flops)
         self._trials[trial_id] = replace(self._trials[trial_id], params_count=int(params))
+        return {"params_count": int(params), "active_params": int(active), "flops_per_token": flops}
 
-    def _identify(self, trial_id: int, reported: Reported) -> None:
+    def _identification(self, trial_id: int, reported: Reported) -> Facts:
         """At the first report of an attempt; a trial that other code or data began is a mixture, which is nothing."""
         trial = self._trials[trial_id]
         if trial_id in self._identified or not reported.code or DATA_CHECKSUM not in reported.metrics:
-            return
+            return {}
         self._identified.add(trial_id)
         identity = self._identity(trial, reported)
         if trial.step and trial.identity != identity:
             identity = None
-        if trial.identity != identity:
-            self._store.identify_trial(trial_id, identity)
+        return {"identity": identity} if trial.identity != identity else {}
 
     def _identity(self, trial: Trial, reported: Reported) -> str | None:
         if self._sweep.spec.get("search", {}).get("method") in POPULATION:
@@ -235,6 +235,12 @@ class RecordingScheduler(FIFOScheduler):
         self._rule, self._recorder, self._sweep = rule, recorder, sweep
         self._stop_if, self._limits = stop_if, limits
         self._free_slot, self._again, self._people = free_slot, again, people
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """Of those that the queue handed out, the first that waits. Tune's way is to look through all that ever ran."""
+        waits = (TuneTrial.PENDING, TuneTrial.PAUSED)
+        live = [trial for trial in tune_controller.get_live_trials() if trial.status in waits]
+        return min(live, key=lambda trial: row_id(trial.trial_id), default=None)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The rule was made with them."""

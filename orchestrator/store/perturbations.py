@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from orchestrator.records import Perturbation
 from orchestrator.store import schema as t
+from orchestrator.store.database import AnyRow
 
 
 def insert_perturbation(connection: sa.Connection, trial_id: int, perturbation: Perturbation) -> None:
@@ -24,12 +26,16 @@ def insert_perturbation(connection: sa.Connection, trial_id: int, perturbation: 
     connection.execute(sa.insert(t.perturbation), row)
 
 
-def load_perturbations(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> Mapping[int, tuple[Perturbation, ...]]:
-    """By trial that the subquery selects, in order; trials without any are left out."""
+def perturbations_of(ids: sa.Select[tuple[int]]) -> sa.Select[Any]:
+    """Those of the trials that a subquery selects."""
     c = t.perturbation.c
-    query = sa.select(t.perturbation).where(c.trial_id.in_(ids)).order_by(c.trial_id, c.attempt)
+    return sa.select(t.perturbation).where(c.trial_id.in_(ids)).order_by(c.trial_id, c.attempt)
+
+
+def by_trial(rows: Iterable[AnyRow]) -> Mapping[int, tuple[Perturbation, ...]]:
+    """In order; trials without any are left out."""
     found: dict[int, list[Perturbation]] = defaultdict(list)
-    for row in connection.execute(query):
+    for row in rows:
         perturbation = Perturbation(
             attempt=row.attempt,
             step=row.step,

@@ -7,20 +7,20 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from orchestrator import health
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, WISHED, Actor, TrialState, Wish, check_trial_move
-from orchestrator.records import Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial, Wished
+from orchestrator.records import Facts, Healthy, NewTrial, Perturbation, Report, Scalar, Topic, Trial, Wished
 from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.bulk import insert_many, insert_new, insert_rows
 from orchestrator.store.database import AnyRow, Database, insert, is_id
 from orchestrator.store.held import held_s
-from orchestrator.store.perturbations import insert_perturbation, load_perturbations
+from orchestrator.store.perturbations import by_trial, insert_perturbation, perturbations_of
 from orchestrator.store.scores import merged_curve, score_until, update_scores
 from orchestrator.store.summaries import summarise
 from orchestrator.store.telling import report_items
@@ -100,20 +100,6 @@ class SqlTrials:
             audit.write_events(connection, events)
             return _load_one(connection, trial_id)
 
-    def describe_trial(self, trial_id: int, *, params_count: int, active_params: int, flops_per_token: float) -> None:
-        """Write a trial's size. Raises NotFound."""
-        values = {"params_count": params_count, "active_params": active_params, "flops_per_token": flops_per_token}
-        with self._database.write() as connection:
-            if not connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(values)).rowcount:
-                raise _no_trial(trial_id)
-
-    def identify_trial(self, trial_id: int, identity: str | None) -> None:
-        """Write what a trial is; None where it is a mixture that nothing equals. Raises NotFound."""
-        with self._database.write() as connection:
-            statement = sa.update(t.trial).where(t.trial.c.id == trial_id).values(identity=identity)
-            if not connection.execute(statement).rowcount:
-                raise _no_trial(trial_id)
-
     def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
         """By identity, the trial whose result stands for it; of trials of these configurations."""
         found: dict[str, int] = {}
@@ -124,26 +110,26 @@ class SqlTrials:
                 found |= {row.identity: row.trial_id for row in connection.execute(query)}
         return found
 
-    def record(self, reports: Sequence[Report], *, checkpoints: Mapping[int, str] | None = None) -> None:
+    def record(self, reports: Sequence[Report], *, facts: Mapping[int, Facts] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.
 
         Recording a report again changes nothing; the outbox leaves out what an earlier attempt said of the same step.
-        `checkpoints`: newest checkpoint path by trial. An alarm that a report begins or ends becomes an event.
+        facts: by trial, written in the same transaction. An alarm that a report begins or ends becomes an event.
         Raises ValueError for a metric that is not finite, NotFound for a trial that does not exist.
         """
-        checkpoints = checkpoints or {}
-        if not reports and not checkpoints:
+        facts = facts or {}
+        if not reports and not facts:
             return
         _expect_finite(reports)
         with self._database.write() as connection:
-            sweeps = _sweeps_of(connection, {report.trial_id for report in reports} | set(checkpoints))
+            sweeps = _sweeps_of(connection, {report.trial_id for report in reports} | set(facts))
             fresh = _insert_points(connection, reports)
             alarms = _alarms(connection, fresh, sweeps)
             summarise(connection, fresh, sweeps)
             update_scores(connection, fresh, sweeps)
             _advance(connection, reports)
-            for trial_id, path in sorted(checkpoints.items()):
-                connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(checkpoint_path=path))
+            for trial_id, values in sorted(facts.items()):
+                connection.execute(sa.update(t.trial).where(t.trial.c.id == trial_id).values(dict(values)))
             audit.write_outbox(connection, list(report_items(connection, fresh, sweeps)))
             audit.write_events(connection, alarms)
 
@@ -327,20 +313,42 @@ def _insert_params(connection: sa.Connection, params: Mapping[int, Mapping[str, 
 
 def load_trials(connection: sa.Connection, ids: sa.Select[tuple[int]]) -> list[Trial]:
     """The trials that a subquery selects, with what belongs to them, in no promised order: four statements in all."""
-    rows = connection.execute(
-        sa.select(t.trial, t.sweep.c.metric.label("ranking")).join(t.sweep).where(t.trial.c.id.in_(ids))
-    ).all()
+    return _loaded(connection, _Loading.of(ids))
+
+
+class _Loading(NamedTuple):
+    """Statements that read trials and what belongs to them."""
+
+    trials: sa.Select[Any]
+    params: sa.Select[Any]
+    metrics: sa.Select[Any]
+    perturbations: sa.Select[Any]
+
+    @classmethod
+    def of(cls, ids: sa.Select[tuple[int]]) -> _Loading:
+        param, metric = t.trial_param, t.trial_metric
+        return cls(
+            trials=sa.select(t.trial, t.sweep.c.metric.label("ranking")).join(t.sweep).where(t.trial.c.id.in_(ids)),
+            params=sa.select(param).where(param.c.trial_id.in_(ids)).order_by(param.c.name),
+            metrics=sa.select(metric).where(metric.c.trial_id.in_(ids)).order_by(metric.c.name),
+            perturbations=perturbations_of(ids),
+        )
+
+
+# Put together once: a driver reads one trial at each start and end, and to build these took longer than to run them
+_ONE = _Loading.of(sa.select(t.trial.c.id).where(t.trial.c.id == sa.bindparam("trial_id")))
+_LOCKED = sa.select(t.trial).where(t.trial.c.id == sa.bindparam("trial_id")).with_for_update(key_share=True)
+
+
+def _loaded(connection: sa.Connection, loading: _Loading, **values: Any) -> list[Trial]:
+    rows = connection.execute(loading.trials, values).all()
     params: dict[int, dict[str, Scalar]] = defaultdict(dict)
-    for row in connection.execute(
-        sa.select(t.trial_param).where(t.trial_param.c.trial_id.in_(ids)).order_by(t.trial_param.c.name)
-    ):
+    for row in connection.execute(loading.params, values):
         params[row.trial_id][row.name] = row.text if row.is_text else json.loads(row.text)
     metrics: dict[int, dict[str, AnyRow]] = defaultdict(dict)
-    for row in connection.execute(
-        sa.select(t.trial_metric).where(t.trial_metric.c.trial_id.in_(ids)).order_by(t.trial_metric.c.name)
-    ):
+    for row in connection.execute(loading.metrics, values):
         metrics[row.trial_id][row.name] = row
-    perturbations = load_perturbations(connection, ids)
+    perturbations = by_trial(connection.execute(loading.perturbations, values))
     return [_trial(row, params[row.id], metrics[row.id], perturbations.get(row.id, ())) for row in rows]
 
 
@@ -496,15 +504,14 @@ def _wish_of_running(
 def _load_one(connection: sa.Connection, trial_id: int) -> Trial:
     if not is_id(trial_id):
         raise _no_trial(trial_id)
-    found = load_trials(connection, sa.select(t.trial.c.id).where(t.trial.c.id == trial_id))
+    found = _loaded(connection, _ONE, trial_id=trial_id)
     if not found:
         raise _no_trial(trial_id)
     return found[0]
 
 
 def _lock_trial(connection: sa.Connection, trial_id: int) -> AnyRow:
-    query = sa.select(t.trial).where(t.trial.c.id == trial_id).with_for_update(key_share=True)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_LOCKED, {"trial_id": trial_id}).one_or_none()
     if row is None:
         raise _no_trial(trial_id)
     return row

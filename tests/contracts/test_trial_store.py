@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.errors import IllegalMove, NotFound
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
-from orchestrator.records import Healthy, Report, Topic, Trial
+from orchestrator.records import Facts, Healthy, Report, Topic, Trial
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, a_trial, some_trials
 from tests.support.clock import FakeClock
@@ -84,13 +84,14 @@ class TestStarting:
 class TestDescribing:
     def test_size(self, store: Store) -> None:
         trial = planned(store)[0]
-        store.trials.describe_trial(trial.id, params_count=5 * 10**9, active_params=10**9, flops_per_token=6e9)
+        size = Facts(params_count=5 * 10**9, active_params=10**9, flops_per_token=6e9)
+        store.trials.record([], facts={trial.id: size})
         after = store.trials.trial(trial.id)
         assert (after.params_count, after.active_params, after.flops_per_token) == (5 * 10**9, 10**9, 6e9)
 
     def test_unknown(self, store: Store) -> None:
         with pytest.raises(NotFound):
-            store.trials.describe_trial(3, params_count=1, active_params=1, flops_per_token=1)
+            store.trials.record([], facts={3: {"params_count": 1}})
 
 
 class TestRecording:
@@ -158,8 +159,9 @@ class TestRecording:
 
     def test_remembers_the_newest_checkpoint(self, store: Store) -> None:
         one, other = planned(store, 2)
-        store.trials.record([a_report(one.id, 1)], checkpoints={one.id: "/a/1", other.id: "/b/1"})
-        store.trials.record([], checkpoints={one.id: "/a/2"})
+        paths = {one.id: Facts(checkpoint_path="/a/1"), other.id: Facts(checkpoint_path="/b/1")}
+        store.trials.record([a_report(one.id, 1)], facts=paths)
+        store.trials.record([], facts={one.id: {"checkpoint_path": "/a/2"}})
         assert [trial.checkpoint_path for trial in store.trials.trials(one.sweep_id)] == ["/a/2", "/b/1"]
 
     def test_a_report_without_metrics_moves_the_step_alone(self, store: Store) -> None:

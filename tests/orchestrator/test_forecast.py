@@ -52,7 +52,7 @@ def run(store, text: str, *, seconds: float, values: list[float] | None = None) 
     sweep = accept(store, text)
     for index, trial in enumerate(store.trials.trials(sweep.id)):
         store.trials.start_trial(trial.id, now=NOW)
-        store.trials.describe_trial(trial.id, params_count=1, active_params=1, flops_per_token=1e6)
+        store.trials.record([], facts={trial.id: {"flops_per_token": 1e6}})
         for step in (50, 100):
             value = values[index] if values else 2.0
             report = Report(trial_id=trial.id, attempt=1, step=step, metrics={"val_bpb": value + 1 / step}, at=NOW)

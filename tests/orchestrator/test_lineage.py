@@ -47,7 +47,7 @@ def trained(store: Store, tmp_path: Path, *, text: str = TEXT, last: TrialState 
         directory = tmp_path / f"checkpoints-{trial.id}"
         for step in (10, 20):
             checkpoint.save(directory, step, {"step": step, "trial": trial.id}, keep=2, best=False)
-        store.trials.record([], checkpoints={trial.id: str(directory)})
+        store.trials.record([], facts={trial.id: {"checkpoint_path": str(directory)}})
     return sweep
 
 

@@ -74,7 +74,7 @@ def lab(trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tu
             )
             for row in rows
         ]
-        store.trials.record(reports, checkpoints={trial.id: str(checkpoints(settings, trial.id))})
+        store.trials.record(reports, facts={trial.id: {"checkpoint_path": str(checkpoints(settings, trial.id))}})
         store.trials.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
     sweep = store.sweeps.sweep(sweep.id)
     store.sweeps.move_sweep(sweep, SweepState.SUCCEEDED, actor=Actor.COORDINATOR, reason="", now=NOW)

@@ -39,7 +39,7 @@ def finished(store: Store, directory: Path, scores: dict[tuple[str, int], list[f
         for step, value in enumerate(values, start=1):
             a_checkpoint(directory / str(trial.id), 10 * step)
             report = a_report(trial.id, 10 * step, val_bpb=value)
-            store.trials.record([report], checkpoints={trial.id: str(directory / str(trial.id))})
+            store.trials.record([report], facts={trial.id: {"checkpoint_path": str(directory / str(trial.id))}})
         store.trials.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
     return sweep
 

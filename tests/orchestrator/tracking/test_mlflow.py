@@ -12,7 +12,7 @@ import pytest
 from orchestrator.errors import Unreachable
 from orchestrator.lifecycle import Actor, SweepState, TrialState
 from orchestrator.ports import Tracker
-from orchestrator.records import Sweep, Topic, Trial
+from orchestrator.records import Facts, Sweep, Topic, Trial
 from orchestrator.store import Store
 from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
@@ -108,7 +108,8 @@ def test_a_sweep_with_two_trials_arrives_whole(record: Store, tracker: Tracker, 
     sweep, trials = a_started_sweep(record, project)
     for trial in trials:
         train(record, trial)
-    record.trials.describe_trial(trials[0].id, params_count=10, active_params=5, flops_per_token=30.5)
+    size = Facts(params_count=10, active_params=5, flops_per_token=30.5)
+    record.trials.record([], facts={trials[0].id: size})
     record.trials.end_trial(trials[0].id, TrialState.STOPPED, reason="pruned", now=NOW, checkpoint_path="/c/1")
     sweep = record.sweeps.sweep(sweep.id)
     record.sweeps.move_sweep(sweep, SweepState.FAILED, actor=Actor.COORDINATOR, reason="driver died", now=NOW)
