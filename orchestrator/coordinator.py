@@ -162,7 +162,8 @@ class Coordinator:
         self.rules, self.confirm, self.drained, self.pool = rules or Rules(), confirm, drained, pool or launcher
         self._explained: datetime | None = None
         self._looked: datetime | None = None
-        self._believe, self._ran = believe, dict[str, datetime]()
+        self._believe = believe
+        self._ran: dict[str, datetime] = {}
         """By job id: when a driver was last seen to run."""
 
     def tick(self) -> None:

@@ -37,7 +37,7 @@ def test_single_trials_are_paused_cancelled_and_put_back_while_their_sweep_runs(
 
 
 def test_trials_leave_a_drained_node_and_come_back_when_it_does(lab: Lab) -> None:
-    sweep = lab.add([tiny_config(steps=400, eval_every=20)], slots=1)
+    sweep = lab.add([tiny_config(steps=1500, eval_every=20)], slots=1)
     [trial] = lab.trials(sweep)
     driver = lab.drive(sweep)
     wait_for(lambda: lab.store.trials.trial(trial.id).step >= 20, "a report", driver)
@@ -48,4 +48,4 @@ def test_trials_leave_a_drained_node_and_come_back_when_it_does(lab: Lab) -> Non
     lab.store.nodes.undrain(node.node_id)
     assert driver.wait(timeout=PATIENCE_S) == 0
     [trial] = lab.trials(sweep)
-    assert (trial.state, trial.attempt, trial.step) == (T.SUCCEEDED, 2, 400)
+    assert (trial.state, trial.attempt, trial.step) == (T.SUCCEEDED, 2, 1500)
