@@ -18,7 +18,7 @@ from tests.faults.test_trials import undisturbed
 from tests.support.ray_cluster import ENVIRONMENT, PATIENCE_S, Lab, tiny_config, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
-CONFIG = {"steps": 400, "eval_every": 10}
+CONFIG = {"steps": 1500, "eval_every": 20}
 
 
 @pytest.fixture
