@@ -42,8 +42,11 @@ def test_adapters_are_those_of_the_formula_token_by_token():
 
 def test_tokens_with_the_same_experts_have_the_same_adapter_in_either_order():
     built = loud(k=2)
-    sets = torch.tensor([[0, 3], [3, 0]]).sort(-1).values
-    assert all(torch.equal(part[0], part[1]) for part in built.adapters(sets))
+    sets = torch.tensor([[0, 3], [3, 0], [0, 2]]).sort(-1).values
+    for part in built.adapters(sets):
+        # Not bit for bit: a matrix product may sum the rows of a batch in different orders
+        torch.testing.assert_close(part[0], part[1])
+        assert not torch.allclose(part[0], part[2])
 
 
 def test_with_all_experts_chosen_the_adapter_is_one_for_all():
