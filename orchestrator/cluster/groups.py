@@ -61,6 +61,7 @@ class Pool:
         self._reaper = Reaper()
         self.left: set[str] = set()
         self.drained: frozenset[str] = frozenset()
+        """Those that the mailbox knows to leave: no trial starts there any more."""
         self._closing = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="pool", daemon=True)
         self._broken_in_a_row = 0
