@@ -22,6 +22,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils as mlflow_tracking
 from requests import HTTPError, RequestException
 
 from orchestrator import health
@@ -210,11 +211,15 @@ class _Telling:
         if folder and folder.is_dir():
             self._attach(lambda: self._client.log_artifacts(run_id, str(folder), FIGURES))
 
+    def _attach_late_figures(self, run_id: str, trial: Trial) -> None:
+        self._attach_figures(run_id, trial)
+        _let_go(run_id)
+
     def _sweep_ended(self, item: OutboxItem) -> None:
         # A trial's end is written when it is decided to stop it, and its figures are drawn after that
         for trial in self._trials.values():
             if trial.sweep_id == item.sweep_id and trial.state is not TrialState.SUCCEEDED and trial.checkpoint_path:
-                self._on_trial(trial, partial(self._attach_figures, trial=trial))
+                self._on_trial(trial, partial(self._attach_late_figures, trial=trial))
 
         def show(run_id: str) -> None:
             state = item.payload["state"]
@@ -225,6 +230,7 @@ class _Telling:
 
     def _end(self, run_id: str, state: SweepState | TrialState, item: OutboxItem) -> None:
         self._client.set_terminated(run_id, RunStatus.to_string(STATUS[state]), _milliseconds(item.payload["at"]))
+        _let_go(run_id)
 
     def _send_metrics(self, trial_id: int) -> None:
         for batch in _slices(self._metrics.pop(trial_id, []), METRICS_A_REQUEST):
@@ -305,6 +311,11 @@ class _Telling:
             if _is_away(error):
                 raise
             log.warning("MLflow does not take an artifact, which is left out: %s", error)
+
+
+def _let_go(run_id: str) -> None:
+    """MLflow keeps a client of the artifact store for each of the last 1024 runs, with a pool of threads of its own."""
+    mlflow_tracking._artifact_repos_cache.pop(run_id, None)
 
 
 def _is_away(error: Exception) -> bool:

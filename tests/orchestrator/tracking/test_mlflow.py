@@ -1,5 +1,6 @@
 """What people see in MLflow, asked over its REST API as they would."""
 
+import gc
 import json
 import socket
 import urllib.parse
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from orchestrator.errors import Unreachable
 from orchestrator.lifecycle import Actor, SweepState, TrialState
@@ -168,6 +170,28 @@ def test_figures_of_a_trial_are_artifacts_of_its_run_late_ones_with_the_sweeps_e
         run_id = record.trials.trial(trial.id).mlflow_run_id
         assert rest.artifact(run_id, "figures/load_heat_map.png") == text
         assert as_dict(rest.run(run_id)["data"]["tags"])["orch.alarms"] == "expert_dead"
+
+
+def test_of_runs_that_ended_nothing_is_kept(record: Store, tracker: Tracker, rest: Rest, project: str) -> None:
+    sweep, trials = a_started_sweep(record, project)
+    courier = courier_for(record, tracker)
+    drain(courier, record)
+    during = clients_of_artifact_stores()
+    for trial in trials:
+        train(record, trial)
+        record.trials.end_trial(trial.id, TrialState.SUCCEEDED, reason="", now=NOW)
+    drain(courier, record)
+    record.sweeps.move_sweep(
+        record.sweeps.sweep(sweep.id), SweepState.SUCCEEDED, actor=Actor.COORDINATOR, reason="", now=NOW
+    )
+    drain(courier, record)
+    assert rest.artifact(record.trials.trial(trials[0].id).mlflow_run_id, "learning_curve.png")
+    assert clients_of_artifact_stores() == during - 1 - len(trials)
+
+
+def clients_of_artifact_stores() -> int:
+    gc.collect()
+    return sum(isinstance(thing, ArtifactRepository) for thing in gc.get_objects())
 
 
 def test_telling_again_shows_nothing_twice(record: Store, tracker: Tracker, rest: Rest, project: str) -> None:
