@@ -16,7 +16,7 @@ from orchestrator.errors import ClusterError, StaleRow
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
 from orchestrator.places import without
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
-from orchestrator.ports import Clock, Launcher, Ledger, Pool, SweepStore
+from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
 from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
 from orchestrator.requisites import waiting
 from orchestrator.spec.model import LEARNING
@@ -33,7 +33,7 @@ EXPLAIN_EVERY = timedelta(seconds=2)
 """How often the reasons of sweeps that wait are written: with thousands of them, at each tick would be too much."""
 
 BELIEVE_DRIVERS_FOR = timedelta(seconds=2)
-"""How long a driver that ran is taken to run on. Asking Ray is most of a tick, and is due for each started sweep."""
+"""How long a driver that ran is taken to run on. An answer costs Ray more than a tick costs orch, for each sweep."""
 
 LOOK_FOR_STRAYS_EVERY = timedelta(minutes=1)
 """How often drivers are looked for that no open sweep is to have."""
@@ -150,16 +150,15 @@ class Coordinator:
         rules: Rules | None = None,
         confirm: Callable[[], None] = lambda: None,
         drained: Callable[[], frozenset[str]] = frozenset,
-        pool: Pool | None = None,
         believe: timedelta = timedelta(0),
     ) -> None:
         """confirm: called before the cluster is asked for anything; raises LeaseLost if another coordinator acts.
 
-        drained: ids of nodes on which nothing is to run. pool: tells what there is to divide; left out, the launcher.
-        believe: how long a driver that ran, and has trials to run, is taken to run on without a question.
+        drained: ids of nodes on which nothing is to run. believe: how long a driver that ran, and has trials to run,
+            is taken to run on without a question.
         """
         self.store, self.ledger, self.launcher, self.clock = store, ledger, launcher, clock
-        self.rules, self.confirm, self.drained, self.pool = rules or Rules(), confirm, drained, pool or launcher
+        self.rules, self.confirm, self.drained = rules or Rules(), confirm, drained
         self._explained: datetime | None = None
         self._looked: datetime | None = None
         self._believe = believe
@@ -176,7 +175,7 @@ class Coordinator:
             return
         self._stop_strays(sweeps)
         trials = self.store.open_trial_counts()
-        pool = without(self.pool.capacity(), self.drained())
+        pool = without(self.launcher.capacity(), self.drained())
         now = self.clock.now()
         waits = waiting(sweeps, self.store)
         demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, now)

@@ -27,7 +27,7 @@ from orchestrator.notify.notifier import Notifier
 from orchestrator.notify.webhook import Webhook
 from orchestrator.policy import Rules
 from orchestrator.ports import Clock
-from orchestrator.recent import RecentPool
+from orchestrator.recent import RecentCluster
 from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
 from orchestrator.sizing import SubprocessSizer
@@ -77,8 +77,8 @@ def serve(
     _admit(settings, host, store, clock)
     listener = listen(host, port)
     url = url_of(host, listener)
-    launcher = RayLauncher(ray_dashboard, settings)
-    recent = RecentPool(launcher)
+    cluster = RayLauncher(ray_dashboard, settings)
+    recent = RecentCluster(cluster)
     metrics.registry.register(Record(store.sweeps, store.figures, store.outbox, store.deliveries, recent, clock))
     service = Service(
         sweeps=store.sweeps,
@@ -107,15 +107,14 @@ def serve(
         Coordinator(
             own.sweeps,
             own.ledger,
-            launcher,
+            recent,
             clock,
             rules,
             confirm=leadership.confirm,
             drained=own.nodes.drained,
-            pool=recent,
             believe=BELIEVE_DRIVERS_FOR,
         ),
-        partial(reconcile, own.sweeps, own.outbox, launcher),
+        partial(reconcile, own.sweeps, own.outbox, cluster),
         metrics.tick,
     )
     stop = threading.Event()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import Unreachable
-from orchestrator.recent import BELIEVED_S, STALE_S, RecentPool
-from orchestrator.records import Capacity
+from orchestrator.errors import ClusterError, Unreachable
+from orchestrator.recent import BELIEVED_S, STALE_S, RecentCluster
+from orchestrator.records import Capacity, DriverStatus, Sweep
+from orchestrator.store import open_store
+from tests.support.builders import NOW, a_sweep, some_trials
 from tests.support.launcher import FakeLauncher
 
 
@@ -19,13 +23,22 @@ class Slow(FakeLauncher):
 
     def __init__(self) -> None:
         super().__init__(cpus=2)
-        self.may, self.asked = threading.Event(), 0
+        self.may, self.asked, self.broken = threading.Event(), 0, False
         self.may.set()
 
     def capacity(self) -> Capacity:
+        self._ask()
+        return super().capacity()
+
+    def status(self, sweep: Sweep) -> DriverStatus:
+        self._ask()
+        return super().status(sweep)
+
+    def _ask(self) -> None:
         self.asked += 1
         self.may.wait(10)
-        return super().capacity()
+        if self.broken:
+            raise ClusterError("out of order")
 
 
 @pytest.fixture
@@ -39,8 +52,15 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def pool(launcher: Slow, now: list[float]) -> RecentPool:
-    return RecentPool(launcher, now_s=lambda: now[0])
+def cluster(launcher: Slow, now: list[float]) -> RecentCluster:
+    return RecentCluster(launcher, now_s=lambda: now[0])
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    store = open_store(f"sqlite:///{tmp_path}/orch.db")
+    yield store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+    store.close()
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -51,54 +71,89 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def is_away(pool: RecentPool) -> bool:
+def is_away(cluster: RecentCluster) -> bool:
     try:
-        pool.capacity()
+        cluster.capacity()
     except Unreachable:
         return True
     return False
 
 
-def test_an_answer_is_believed_for_a_moment(launcher: Slow, now: list[float], pool: RecentPool) -> None:
-    assert pool.capacity().cpus == 2
+def test_an_answer_is_believed_for_a_moment(launcher: Slow, now: list[float], cluster: RecentCluster) -> None:
+    assert cluster.capacity().cpus == 2
     launcher.cpus = 4
     now[0] += BELIEVED_S / 2
-    assert pool.capacity().cpus == 2
+    assert cluster.capacity().cpus == 2
     time.sleep(0.05)  # for a question that should not be asked
-    assert (pool.capacity().cpus, launcher.asked) == (2, 1)
+    assert (cluster.capacity().cpus, launcher.asked) == (2, 1)
 
 
 def test_nobody_waits_for_the_next_answer_and_one_alone_asks(
-    launcher: Slow, now: list[float], pool: RecentPool
+    launcher: Slow, now: list[float], cluster: RecentCluster
 ) -> None:
-    pool.capacity()
+    cluster.capacity()
     launcher.cpus = 4
     launcher.may.clear()
     now[0] += BELIEVED_S
-    assert [pool.capacity().cpus for _ in range(5)] == [2] * 5
+    assert [cluster.capacity().cpus for _ in range(5)] == [2] * 5
     launcher.may.set()
-    eventually(lambda: pool.capacity().cpus == 4)
+    eventually(lambda: cluster.capacity().cpus == 4)
     assert launcher.asked == 2
 
 
-def test_after_a_long_silence_the_answer_is_waited_for(launcher: Slow, now: list[float], pool: RecentPool) -> None:
-    pool.capacity()
+def test_after_a_long_silence_the_answer_is_waited_for(
+    launcher: Slow, now: list[float], cluster: RecentCluster
+) -> None:
+    cluster.capacity()
     launcher.cpus = 4
     now[0] += STALE_S
-    assert pool.capacity().cpus == 4
+    assert cluster.capacity().cpus == 4
 
 
 def test_a_cluster_that_does_not_answer_is_away_until_it_does(
-    launcher: Slow, now: list[float], pool: RecentPool
+    launcher: Slow, now: list[float], cluster: RecentCluster
 ) -> None:
-    pool.capacity()
+    cluster.capacity()
     launcher.away = True
     now[0] += BELIEVED_S
-    assert pool.capacity().cpus == 2
-    eventually(lambda: is_away(pool))
+    assert cluster.capacity().cpus == 2
+    eventually(lambda: is_away(cluster))
     launcher.away = False
     now[0] += BELIEVED_S
     with pytest.raises(Unreachable):
-        pool.capacity()
-    eventually(lambda: not is_away(pool))
-    assert pool.capacity().cpus == 2
+        cluster.capacity()
+    eventually(lambda: not is_away(cluster))
+    assert cluster.capacity().cpus == 2
+
+
+def test_a_tick_late_a_driver_is_known(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
+    assert cluster.status(sweep) is DriverStatus.MISSING  # the first answer is waited for
+    job_id = cluster.start(sweep)
+    launcher.may.clear()
+    assert cluster.status(sweep) is DriverStatus.PENDING
+    launcher.may.set()
+    eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
+    launcher.drivers[job_id] = DriverStatus.DONE
+    eventually(lambda: cluster.status(sweep) is DriverStatus.DONE)
+
+
+def test_each_attempt_has_a_driver_of_its_own(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
+    cluster.start(sweep)
+    eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
+    assert cluster.status(replace(sweep, attempt=sweep.attempt + 1)) is DriverStatus.MISSING
+
+
+def test_what_fails_otherwise_is_told_and_asked_again(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
+    launcher.broken = True
+    for _ in range(2):
+        with pytest.raises(ClusterError, match="out of order"):
+            cluster.status(sweep)
+    launcher.broken = False
+    eventually(lambda: status_or_none(cluster, sweep) is DriverStatus.MISSING)
+
+
+def status_or_none(cluster: RecentCluster, sweep: Sweep) -> DriverStatus | None:
+    try:
+        return cluster.status(sweep)
+    except ClusterError:
+        return None

@@ -20,7 +20,7 @@ from orchestrator.app.serve import collect_seldom
 from orchestrator.clock import SystemClock
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import StaleRow
-from orchestrator.recent import RecentPool
+from orchestrator.recent import RecentCluster
 from orchestrator.store import open_store
 from orchestrator.web.api import create_api
 from orchestrator.web.listener import listen, url_of
@@ -39,7 +39,7 @@ def main() -> None:
         tokens=store.tokens,
         changes=store.changes,
         nodes=store.nodes,
-        launcher=RecentPool(launcher),
+        launcher=RecentCluster(launcher),
         clock=clock,
         storage=Path(sys.argv[2]),
         version="1",
