@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -161,7 +162,7 @@ def serve(
 
 
 def collect_seldom() -> None:
-    """What is loaded by now stays: a collection that walked all of it at every 70,000 objects would stop each request.
+    """What is loaded by now stays: a collection that walked all of it at every 70,000 objects would stop every thread.
 
     Requests leave few cycles behind, but the figure of a trial's curve leaves 1,700 objects in cycles: by their number
     alone, hundreds of figures would come together first. `_tidy` takes them every ten seconds.
@@ -178,9 +179,12 @@ def _share_heaps() -> None:
 
 
 def _tidy(stop: threading.Event) -> None:
-    trim = _of_libc("malloc_trim")  # glibc keeps what was freed
+    trim, modules = _of_libc("malloc_trim"), len(sys.modules)  # glibc keeps what was freed
     while not stop.wait(TIDY_EVERY_S):
         gc.collect()
+        if len(sys.modules) > modules:  # Ray's client and MLflow's are loaded when there is something for them
+            gc.freeze()
+            modules = len(sys.modules)
         if trim is not None:
             trim(0)
 
