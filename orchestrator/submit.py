@@ -35,8 +35,9 @@ class Accepted:
     plan: Plan
 
 
-MOST_KEPT = 64
+MOST_KEPT = 32
 MOST_TRIALS_KEPT = 1000
+"""In all kept files together."""
 
 
 class _Kept:
@@ -69,9 +70,12 @@ class _Kept:
         if len(accepted.plan.trials) <= MOST_TRIALS_KEPT:
             with self._lock:
                 self._files[key] = document, accepted
-                if len(self._files) > MOST_KEPT:
+                while len(self._files) > MOST_KEPT or self._trials() > MOST_TRIALS_KEPT:
                     self._files.popitem(last=False)
         return document, accepted
+
+    def _trials(self) -> int:
+        return sum(len(accepted.plan.trials) for _, accepted in self._files.values())
 
 
 _kept = _Kept()
