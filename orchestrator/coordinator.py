@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from orchestrator.errors import ClusterError, StaleRow
+from orchestrator.errors import ClusterError, StaleRow, Unreachable
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
 from orchestrator.places import without
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
@@ -171,9 +171,10 @@ class Coordinator:
         Raises LeaseLost, with nothing written, if another coordinator acts by now.
         """
         sweeps = self.store.open_sweeps()
+        if sweeps or self._looked is not None:  # one that never had any work has no need of Ray's client
+            self._stop_strays(sweeps)
         if not sweeps:
             return
-        self._stop_strays(sweeps)
         trials = self.store.open_trial_counts()
         pool = without(self.launcher.capacity(), self.drained())
         now = self.clock.now()
@@ -273,11 +274,23 @@ class Coordinator:
         now = self.clock.now()
         if self._looked is not None and timedelta(0) < now - self._looked < LOOK_FOR_STRAYS_EVERY:
             return
-        for job_id in strays(sweeps, self.launcher):
+        self._looked = now
+        try:
+            found = strays(sweeps, self.launcher)
+        except ClusterError as error:
+            log.warning("%s", error)
+            return
+        except Unreachable:
+            if sweeps:
+                raise
+            return  # nobody waits for a cluster that has nothing to do
+        for job_id in found:
             self.confirm()
             log.warning("driver %s runs though no open sweep is to have it; stopping it", job_id)
-            self.launcher.end(job_id)
-        self._looked = now
+            try:
+                self.launcher.end(job_id)
+            except ClusterError as error:
+                log.warning("%s", error)
 
     def _explain(self, sweeps: Sequence[Sweep], allotments: Mapping[int, Allotment], now: datetime) -> None:
         if self._explained is not None and timedelta(0) < now - self._explained < EXPLAIN_EVERY:

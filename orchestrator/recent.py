@@ -62,13 +62,14 @@ class _Answer(Generic[T]):
 
 
 class _Answers(Generic[T]):
-    """The last answer to each question. Where one is older than `believed_s`, a thread fetches the next."""
+    """The last answer to each question. Where one is older than `believed_s`, a thread fetches the next, in turn."""
 
     def __init__(self, name: str, believed_s: float, now_s: Callable[[], float]) -> None:
         self._believed_s, self._now_s = believed_s, now_s
         self._last: dict[str, _Answer[T]] = {}
         self._wanted: dict[str, Callable[[], T]] = {}
-        self._some, self._asking = threading.Event(), threading.Lock()
+        self._asking: dict[str, threading.Lock] = {}
+        self._some, self._lock = threading.Event(), threading.Lock()
         # A daemon: it may hang in a question to a cluster that is going down
         threading.Thread(target=self._fetch, name=name, daemon=True).start()
 
@@ -77,34 +78,49 @@ class _Answers(Generic[T]):
         if last is None or self._age_s(last) >= STALE_S:
             return self._ask(key, ask, older_than_s=STALE_S).out()
         if self._age_s(last) >= self._believed_s:
-            self._wanted[key] = ask
+            with self._lock:
+                self._wanted.setdefault(key, ask)
             self._some.set()
         return last.out()
 
     def put(self, key: str, answer: T) -> None:
-        with self._asking:
+        with self._lock:
             self._last[key] = _Answer(answer, self._now_s())
 
     def _fetch(self) -> None:
         while self._some.wait():
             self._some.clear()
             while self._wanted:
-                self._ask(*self._wanted.popitem(), older_than_s=self._believed_s)
+                with self._lock:
+                    longest = next(iter(self._wanted))
+                    ask = self._wanted.pop(longest)
+                self._ask(longest, ask, older_than_s=self._believed_s)
             self._forget()
 
     def _ask(self, key: str, ask: Callable[[], T], *, older_than_s: float) -> _Answer[T]:
-        """The answer, a new one if it is as old as that: another thread may have asked meanwhile."""
-        with self._asking:
+        """The answer, a new one if it is as old as that: another thread may have asked meanwhile.
+
+        Other questions do not wait for this one.
+        """
+        with self._lock:
+            asking = self._asking.setdefault(key, threading.Lock())
+        with asking:
             last = self._last.get(key)
             if last is None or self._age_s(last) >= older_than_s:
-                last = self._last[key] = _Answer(self._answer(ask), self._now_s())
+                began_s = self._now_s()
+                said = self._answer(ask)
+                with self._lock:
+                    last = self._last.get(key)
+                    if last is None or last.at_s <= began_s:  # what was put meanwhile is newer
+                        last = self._last[key] = _Answer(said, self._now_s())
             return last
 
     def _forget(self) -> None:
         """What is too old to be told."""
-        with self._asking:
+        with self._lock:
             for key in [key for key, last in self._last.items() if self._age_s(last) >= STALE_S]:
                 del self._last[key]
+                self._asking.pop(key, None)
 
     def _age_s(self, answer: _Answer[T]) -> float:
         return self._now_s() - answer.at_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.coordinator import STARTED, Act, Move, decide
+from orchestrator.errors import ClusterError
 from orchestrator.lifecycle import SWEEP_ENDS, TRIAL_ENDS, SweepState, TrialState, Wish
 from orchestrator.policy import Allotment
 from orchestrator.ports import Launcher, Outbox, SweepStore
@@ -32,7 +33,10 @@ def reconcile(sweeps: SweepStore, outbox: Outbox, launcher: Launcher) -> list[st
 
 
 def _line(sweep: Sweep, launcher: Launcher, trials: Mapping[TrialState, int], progressed: bool) -> str:
-    driver = launcher.status(sweep)
+    try:
+        driver = launcher.status(sweep)
+    except ClusterError as error:
+        return f"sweep {sweep.id} ({sweep.name}): {error}; asked again"
     last_words = launcher.failure(sweep) if driver is DriverStatus.DIED else ""
     job = launcher.job_id(sweep.id, sweep.attempt)
     left = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)

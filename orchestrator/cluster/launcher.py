@@ -90,7 +90,10 @@ class RayLauncher:
     def living(self) -> list[str]:
         """Job ids of this orch's drivers that live, those that are about to start included."""
         with self._reaching() as client:
-            jobs = client.list_jobs()
+            try:
+                jobs = client.list_jobs()
+            except RuntimeError as refusal:
+                raise ClusterError(f"Ray does not tell its jobs: {refusal}") from refusal
         return [
             job.submission_id
             for job in jobs
@@ -233,7 +236,8 @@ def _place(node: Mapping[str, Any]) -> Place:
 
 
 def _is_missing(refusal: RuntimeError) -> bool:
-    return "status code 404" in str(refusal)
+    """Whether Ray itself says so: whatever stands before a dashboard that starts again answers 404, too."""
+    return "status code 404" in str(refusal) and "does not exist" in str(refusal)
 
 
 def _plain(text: str) -> str:

@@ -30,8 +30,11 @@ TICK_S, BLACKOUT_S = 1, 300
 
 
 @contextmanager
-def answering(status: int) -> Iterator[str]:
-    """The address of a server that answers everything with this status; 0: it takes requests and says nothing."""
+def answering(status: int, *, known: bool = False) -> Iterator[str]:
+    """The address of a server that answers everything with this status; 0: it takes requests and says nothing.
+
+    known: it tells its version as Ray does, so a client takes it for what it knows.
+    """
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,8 +42,10 @@ def answering(status: int) -> Iterator[str]:
             if not status:
                 over.wait()
                 return
-            self.send_response(status)
+            greets = known and self.path == "/api/version"
+            self.send_response(200 if greets else status)
             self.end_headers()
+            self.wfile.write(b'{"ray_version": "2.60.0"}' if greets else b"nothing here")
 
         do_POST = do_GET
 
@@ -101,16 +106,17 @@ def test_five_minutes_without_ray_restart_nothing_and_lose_no_metric(record: Sto
     assert launcher.drivers[launcher.job_id(sweep.id, 1)] is DriverStatus.STOPPED
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["at first", "later"])
 @pytest.mark.parametrize("status", [0, 500, 502, 404])
 def test_a_dashboard_in_trouble_tells_nothing_of_a_driver(
-    tmp_path, record: Store, status: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path, record: Store, status: int, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_launcher, "TIMEOUT_S", 0.3)
     settings = Settings.from_env({"ORCH_HOME": str(tmp_path)})
     sweep = submit(
         TEXT, "f.yaml", user="u", store=record.sweeps, trials=record.trials, launcher=FakeLauncher(), clock=FakeClock()
     ).sweep
-    with answering(status) as address:
+    with answering(status, known=known) as address:
         launcher = RayLauncher(address, settings)
         for ask in (launcher.capacity, launcher.living, lambda: launcher.status(sweep), lambda: launcher.start(sweep)):
             with pytest.raises((Unreachable, ClusterError)):

@@ -20,7 +20,7 @@ from orchestrator.control import (
     set_priority,
 )
 from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, charged, decide
-from orchestrator.errors import Unreachable
+from orchestrator.errors import ClusterError, Unreachable
 from orchestrator.lifecycle import SWEEP_ENDS, SWEEP_MOVES, Actor, SweepState, TrialState, Wish
 from orchestrator.policy import Allotment, Demand, Rules
 from orchestrator.records import Capacity, DriverStatus, Place, Usage
@@ -511,3 +511,30 @@ def test_losses_with_reports_in_between_do_not_add_up(store, launcher, queue):
         tick(coordinator)
         assert store.sweeps.sweep(sweep.id).losses == losses
     assert state(store, sweep) is SweepState.FAILED
+
+
+def test_a_stray_is_found_when_no_sweep_is_open_any_more(store, launcher, queue):
+    clock = FakeClock(FixedClock().now())
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, clock)
+    sweep = queue()
+    cancel(sweep.name, user="ada", store=store.sweeps, clock=clock)
+    tick(coordinator)
+    launcher.drivers["fake-1-7"] = DriverStatus.RUNNING
+    clock.advance(seconds=61)
+    launcher.away = True
+    tick(coordinator)
+    launcher.away = False
+    clock.advance(seconds=61)
+    tick(coordinator)
+    assert launcher.drivers["fake-1-7"] is DriverStatus.STOPPED
+
+
+def test_a_stray_that_ray_does_not_stop_keeps_nobody_waiting(store, launcher, queue, monkeypatch):
+    def refuse(job_id: str) -> None:
+        raise ClusterError(f"Ray does not stop {job_id}")
+
+    monkeypatch.setattr(launcher, "end", refuse)
+    launcher.drivers |= {"fake-8-1": DriverStatus.RUNNING, "fake-9-1": DriverStatus.RUNNING}
+    sweep = queue()
+    tick(Coordinator(store.sweeps, store.ledger, launcher, FixedClock()), 3)
+    assert state(store, sweep) is SweepState.RUNNING

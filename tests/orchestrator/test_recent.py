@@ -24,6 +24,8 @@ class Slow(FakeLauncher):
     def __init__(self) -> None:
         super().__init__(cpus=2)
         self.may, self.asked, self.broken = threading.Event(), 0, False
+        self.asked_for: list[int] = []
+        """Attempts of which somebody wanted to know."""
         self.may.set()
 
     def capacity(self) -> Capacity:
@@ -31,6 +33,7 @@ class Slow(FakeLauncher):
         return super().capacity()
 
     def status(self, sweep: Sweep) -> DriverStatus:
+        self.asked_for.append(sweep.attempt)
         self._ask()
         return super().status(sweep)
 
@@ -157,3 +160,34 @@ def status_or_none(cluster: RecentCluster, sweep: Sweep) -> DriverStatus | None:
         return cluster.status(sweep)
     except ClusterError:
         return None
+
+
+def test_a_driver_that_hangs_keeps_no_other_waiting(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
+    other = replace(sweep, attempt=sweep.attempt + 1)
+    cluster.start(sweep)
+    launcher.may.clear()
+    hangs = threading.Thread(target=cluster.status, args=(other,))
+    hangs.start()
+    eventually(lambda: launcher.asked == 1)
+    assert cluster.start(sweep)
+    assert cluster.status(sweep) is DriverStatus.PENDING
+    launcher.may.set()
+    hangs.join()
+    eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
+
+
+def test_those_that_wait_longest_are_asked_first(
+    launcher: Slow, cluster: RecentCluster, now: list[float], sweep: Sweep
+) -> None:
+    drivers = [replace(sweep, attempt=number) for number in range(1, 6)]
+    for each in drivers:
+        cluster.start(each)
+    launcher.may.clear()
+    for each in drivers:
+        cluster.status(each)
+    eventually(lambda: launcher.asked == 1)
+    for each in drivers:
+        cluster.status(each)
+    launcher.may.set()
+    eventually(lambda: launcher.asked == 6)
+    assert launcher.asked_for == [each.attempt for each in drivers] + [1]
