@@ -110,7 +110,8 @@ def fork(trial_id: int, step: int | None, assignments: Sequence[str], seeds: int
     }
     for word in ("zip", "constraints", "match"):
         spec.pop(word, None)
-    words = "".join(f" --set {text}" for text in assignments)
+    # On one line: what came after a line break would be read as words of the file
+    words = "".join(f" --set {' '.join(text.split())}" for text in assignments)
     command = f"# orch fork t{trial_id}@{step}{words} --seeds {seeds}\n"
     source = command + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     accepted = check(parse_document(source, "the fork"), None, means.sizer)

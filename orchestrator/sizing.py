@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from orchestrator.errors import BadInput, OrchError
+
+MOST_KNOWN = 10_000
+"""Answers that are kept; a search with `match` has thousands of candidates."""
 
 
 class SubprocessSizer:
@@ -19,7 +23,7 @@ class SubprocessSizer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        self._known: dict[str, dict[str, float]] = {}
+        self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
 
     def size(self, config: Mapping[str, Any]) -> dict[str, float]:
         """params, active_params, train_flops_per_token, inference_flops_per_token, state_bytes of one configuration.
@@ -67,6 +71,9 @@ class SubprocessSizer:
         with self._lock:
             if question not in self._known:
                 self._known[question] = self._ask(question)
+                if len(self._known) > MOST_KNOWN:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(question)
             return self._known[question]
 
     def _ask(self, question: str) -> dict[str, float]:

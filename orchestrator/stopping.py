@@ -38,6 +38,10 @@ class Watch:
         """It has seen a report of the trial, or was told of those before."""
         return trial_id in self._held
 
+    def forget(self, trial_id: int) -> None:
+        """Nothing is to be kept of the trial: it has ended, or another driver may go on with it."""
+        self._held.pop(trial_id, None)
+
     def recall(self, trial_id: int, reports: Mapping[int, Mapping[str, float]]) -> None:
         """Take in what a trial reported before, by step."""
         for step in sorted(reports):

@@ -38,6 +38,8 @@ class Accepted:
 MOST_KEPT = 32
 MOST_TRIALS_KEPT = 1000
 """In all kept files together."""
+MOST_CHARACTERS_KEPT = 1_000_000
+"""Likewise: a file's words and their places take 50 bytes a character."""
 
 
 class _Kept:
@@ -67,15 +69,17 @@ class _Kept:
     def _check(self, key: tuple[str, str], sizer: Sizer | None) -> tuple[Document, Accepted]:
         document = read_document(*key)
         accepted = check(document, None, sizer)
-        if len(accepted.plan.trials) <= MOST_TRIALS_KEPT:
+        if len(accepted.plan.trials) <= MOST_TRIALS_KEPT and len(key[0]) <= MOST_CHARACTERS_KEPT:
             with self._lock:
                 self._files[key] = document, accepted
-                while len(self._files) > MOST_KEPT or self._trials() > MOST_TRIALS_KEPT:
+                while self._too_much():
                     self._files.popitem(last=False)
         return document, accepted
 
-    def _trials(self) -> int:
-        return sum(len(accepted.plan.trials) for _, accepted in self._files.values())
+    def _too_much(self) -> bool:
+        trials = sum(len(accepted.plan.trials) for _, accepted in self._files.values())
+        characters = sum(len(text) for text, _ in self._files)
+        return len(self._files) > MOST_KEPT or trials > MOST_TRIALS_KEPT or characters > MOST_CHARACTERS_KEPT
 
 
 _kept = _Kept()

@@ -52,6 +52,10 @@ class StopIf:
             return None
         return self._rewound(trial, met) if met.rewind else End(met.reason)
 
+    def forget(self, trial_id: int) -> None:
+        """The trial reports no more; if it does after all, what it reported before is read again."""
+        self._watch.forget(trial_id)
+
     def _history(self, trial: Trial, *, before: int) -> dict[int, dict[str, float]]:
         reports: dict[int, dict[str, float]] = defaultdict(dict)
         for name in self._watch.names if trial.step else ():

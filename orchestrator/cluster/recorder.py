@@ -314,11 +314,14 @@ class RecordingScheduler(FIFOScheduler):
 
     def _end(self, trial_id: int, state: TrialState, reason: str, checkpoint: str | None = None, **how: Any) -> str:
         self._recorder.ended(trial_id, state, reason, checkpoint, **how)
+        self._stop_if.forget(trial_id)
         self._rule.moved(self._recorder.trial(trial_id))
         return str(self.STOP)
 
     def _failed(self, trial_id: int, ended: Ended) -> bool:
         again = self._recorder.failed(trial_id, ended)
+        if not again:
+            self._stop_if.forget(trial_id)
         self._rule.moved(self._recorder.trial(trial_id))
         return again
 

@@ -55,6 +55,7 @@ class SeedGroups:
         self._rule, self._metric = rule, metric
         self._members: dict[str, set[int]] = defaultdict(set)
         self._values: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        """By configuration, step and trial, of the steps that not all of its seeds have reported."""
         self._stopped: dict[str, Stop] = {}
 
     def add(self, trial: Trial) -> None:
@@ -80,8 +81,10 @@ class SeedGroups:
         if not self._members[name] <= here.keys():
             return None
         mean = fmean(here.values())
+        del self._values[name][step]
         if self._rule.on_trial_result(None, Known(name), {STEP: step, self._metric: mean}) != self._rule.STOP:
             return None
+        del self._values[name]
         self._stopped[name] = Stop(self._rule.explain(name, step, mean))
         return self._stopped[name]
 
@@ -100,7 +103,7 @@ class SeedGroups:
         for name, values in self._values.items():
             for step in sorted(values):
                 if self._members[name] <= values[step].keys():
-                    mean = fmean(values[step].values())
+                    mean = fmean(values.pop(step).values())
                     self._rule.on_trial_result(None, Known(name), {STEP: step, self._metric: mean})
         for trial, _ in trials:
             self.moved(trial)

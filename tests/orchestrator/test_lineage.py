@@ -131,6 +131,19 @@ def test_children_share_a_checkpoint_and_differ_in_what_is_set_and_in_their_seed
     assert store.trials.children(parent.id) == [trial.id for trial in children]
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\x85", "\u2028"])
+def test_an_assignment_brings_no_other_words_into_the_file(store, means, tmp_path, line_break):
+    trained(store, tmp_path)
+    text = f"training.weight_decay=0.5{line_break}depends_on: [other] #"
+    try:
+        sweep = fork(1, 10, [text], 1, user="ada", means=means)
+    except BadInput:
+        return
+    assert not sweep.depends_on
+    assert sweep.source.splitlines()[0].startswith("# orch fork")
+    assert "depends_on: [other]" not in sweep.source.splitlines()[1:]
+
+
 def test_the_newest_checkpoint_is_forked_where_no_step_is_named(store, means, tmp_path):
     trained(store, tmp_path)
     sweep = fork(1, None, ["training.steps=50"], 1, user="ada", means=means)

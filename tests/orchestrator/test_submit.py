@@ -86,4 +86,4 @@ def test_of_large_files_fewer_are_kept(store: Store, read: list[str]) -> None:
 
 def known_trials() -> int:
     gc.collect()
-    return sum(isinstance(thing, NewTrial) for thing in gc.get_objects())
+    return sum(type(thing) is NewTrial for thing in gc.get_objects())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 import zlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ import pytest
 
 from orchestrator.cluster.hyperband import hyperband
 from orchestrator.cluster.messages import STEP
-from orchestrator.cluster.search import Asha, Median
+from orchestrator.cluster.search import Asha, Median, RunAll
 from orchestrator.cluster.seeds import Known, SeedGroups, Stop
 from orchestrator.lifecycle import TrialState
 from orchestrator.spec.model import EarlyTerminate
@@ -237,6 +238,25 @@ def test_a_configuration_is_stopped_for_the_mean_of_its_seeds_and_with_all_of_th
     assert isinstance(told, Stop)
     assert "val_loss 3 is not in the best 1/3" in told.reason
     assert groups.report(lucky, 20, 0.5) == told
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a driver's first", "another driver's"])
+def test_what_all_seeds_have_reported_is_not_kept(again):
+    pair = [a_row(n, config_hash="pair") for n in range(2)]
+    curve = [(step, 1.0) for step in range(10_000)]
+    groups = SeedGroups(RunAll(), METRIC)
+    tracemalloc.start()
+    if again:
+        groups.replay([(row, curve) for row in pair])
+    else:
+        for row in pair:
+            groups.add(row)
+        for step, value in curve:
+            for row in pair:
+                groups.report(row, step, value)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500_000, "two values a step would be megabytes"
 
 
 def test_a_seed_that_failed_is_not_waited_for():
