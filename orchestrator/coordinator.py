@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
 from orchestrator.errors import ClusterError, StaleRow, Unreachable
 from orchestrator.lifecycle import TRIAL_ENDS, Actor, SweepState, TrialState, Wish
-from orchestrator.places import without
+from orchestrator.places import most_trials, without
 from orchestrator.policy import Allotment, Demand, Rules, allot, averaged
 from orchestrator.ports import Clock, Launcher, Ledger, SweepStore
 from orchestrator.records import Capacity, DriverStatus, Pace, Sweep, Usage
 from orchestrator.requisites import waiting
 from orchestrator.spec.model import LEARNING
+from orchestrator.spec.operations import Resources
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ class Coordinator:
         pool = without(self.launcher.capacity(), self.drained())
         now = self.clock.now()
         waits = waiting(sweeps, self.store)
-        demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, now)
+        demands = self._demands([sweep for sweep in sweeps if sweep.id not in waits], trials, pool, now)
         usage = self._charged(demands, pool, now)
         allotments = allot(demands, pool, {(each.project, each.user): each.share for each in usage}, self.rules)
         allotments |= {sweep_id: Allotment(0, each.reason) for sweep_id, each in waits.items()}
@@ -196,14 +198,26 @@ class Coordinator:
         self._explain(sweeps, allotments, now)
 
     def _demands(
-        self, sweeps: Sequence[Sweep], trials: Mapping[int, Mapping[TrialState, int]], now: datetime
+        self,
+        sweeps: Sequence[Sweep],
+        trials: Mapping[int, Mapping[TrialState, int]],
+        pool: Capacity,
+        now: datetime,
     ) -> list[Demand]:
         started = [sweep.id for sweep in sweeps if sweep.state in STARTED]
         # How long trials take matters to those that wait alone
         paces = self.ledger.paces(started) if len(started) < len(sweeps) else {}
         oldest_first = sorted(sweeps, key=lambda sweep: sweep.id)
+        fitting = _Fitting(pool)
         return [
-            demand_of(each, trials.get(each.id, {}), paces.get(each.id, NO_PACE), now, self.rules.guess_s)
+            demand_of(
+                each,
+                trials.get(each.id, {}),
+                paces.get(each.id, NO_PACE),
+                now,
+                self.rules.guess_s,
+                fitting.trials(each.spec["resources"]),
+            )
             for each in oldest_first
         ]
 
@@ -314,8 +328,32 @@ def strays(sweeps: Sequence[Sweep], launcher: Launcher) -> list[str]:
     return sorted(set(launcher.living()) - needed)
 
 
-def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: datetime, guess_s: float) -> Demand:
-    """What a sweep could use now, and what it holds."""
+class _Fitting:
+    """How many trials the nodes of a cluster can hold at once; thousands of sweeps ask for a few kinds of them."""
+
+    def __init__(self, pool: Capacity) -> None:
+        self._places = pool.places
+        self._known: dict[str, int] = {}
+
+    def trials(self, words: Mapping[str, Any]) -> int | None:
+        """None where the nodes are not known."""
+        if not self._places:
+            return None
+        key = repr(words)
+        if key not in self._known:
+            self._known[key] = most_trials(Resources.model_validate(words), self._places)
+        return self._known[key]
+
+
+def demand_of(
+    sweep: Sweep,
+    trials: Mapping[TrialState, int],
+    pace: Pace,
+    now: datetime,
+    guess_s: float,
+    fitting: int | None = None,
+) -> Demand:
+    """What a sweep could use now, and what it holds. fitting: trials that the nodes can hold; None: not known."""
     resources = sweep.spec["resources"]
     open_trials = _open(trials) - trials.get(T.PAUSED, 0) + _unproposed(sweep, trials)
     # A sweep whose trials have all ended keeps one place until its driver has closed it; and if that was lost, another
@@ -323,6 +361,9 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
     useful = max(open_trials, 1)
     limit = sweep.max_concurrent or resources.get("max_concurrent") or useful
     started = sweep.state in STARTED
+    if fitting is not None:
+        # One that has started keeps a place: what it runs on may be drained, and it leaves that by itself
+        limit = min(limit, max(fitting, started))
     wanted = sweep.wish is Wish.RUN and sweep.state is not S.PAUSED
     queued_s = (now - sweep.queued_at).total_seconds() if sweep.state is S.QUEUED else 0.0
     return Demand(
@@ -334,6 +375,7 @@ def demand_of(sweep: Sweep, trials: Mapping[TrialState, int], pace: Pace, now: d
         gpus=resources["workers"] * resources["gpu"],
         started=started,
         pool=resources.get("pool") or "",
+        homeless=fitting == 0,
         project=sweep.project,
         user=sweep.user,
         open_trials=open_trials,

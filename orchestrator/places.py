@@ -5,12 +5,16 @@ Selectors are Ray's: `big`, `!big`, `in(a, b)`, `!in(a, b)` for the value of a n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.records import Capacity, Place
 from orchestrator.spec.operations import Resources
 from workloads.errors import nearest
+
+SLACK = 1e-9
+"""Three tenths of a GPU go ten thirds of a time into one, inexactly."""
 
 POOL_LABEL = "pool"
 """A node with this label is of that pool alone; nodes of no pool are the default one, whose name is empty."""
@@ -93,14 +97,47 @@ def lacking(resources: Resources, places: Sequence[Place]) -> Iterator[tuple[tup
     if resources.memory_bytes and resources.memory_bytes > most:
         alone = True
         yield ("memory",), f"a worker asks for {resources.memory}; the largest node has {most / 1e9:.3g}GB.", ""
+    for unit, asked, there in (
+        ("gpu", resources.gpu, max(place.gpus for place in places)),
+        ("cpu", resources.cpu, max(place.cpus for place in places)),
+    ):
+        if asked > there:
+            alone = True
+            message = f"a worker asks for {asked:g} {unit.upper()}s; the largest node has {there:g}."
+            yield (
+                (unit,),
+                message,
+                f"Lower `resources.{unit}`; more `workers` of fewer train a trial over several nodes.",
+            )
     if not alone:
-        yield (), "no single node of the cluster has all of pool, labels, accelerator and memory.", ""
+        yield (), "no single node of the cluster has all of pool, labels, accelerator, memory, CPUs and GPUs.", ""
+
+
+def most_trials(resources: Resources, places: Iterable[Place]) -> int:
+    """How many trials the nodes could hold at once, were they empty: a worker has all of its resources on one node."""
+    return sum(_workers(resources, place) for place in places) // resources.workers
+
+
+def _workers(resources: Resources, place: Place) -> int:
+    if not _may_run(resources, place):
+        return 0
+    found = math.floor(place.cpus / resources.cpu + SLACK)
+    if resources.gpu >= 1:
+        found = min(found, math.floor(place.gpus / resources.gpu))
+    elif resources.gpu:  # a fraction is one GPU's, whatever is left of others
+        found = min(found, math.floor(place.gpus) * math.floor(1 / resources.gpu + SLACK))
+    if resources.memory_bytes:
+        found = min(found, place.memory_bytes // resources.memory_bytes)
+    return found
 
 
 def _has_all(resources: Resources, place: Place) -> bool:
+    return _workers(resources, place) > 0
+
+
+def _may_run(resources: Resources, place: Place) -> bool:
     return (
         (resources.pool or "") == place.labels.get(POOL_LABEL, "")
         and all(meets(selector, place.labels.get(label)) for label, selector in selectors_of(resources).items())
         and (not resources.accelerator or resources.accelerator in place.accelerators)
-        and (resources.memory_bytes or 0) <= place.memory_bytes
     )

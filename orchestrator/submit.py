@@ -225,6 +225,7 @@ def submit(
 
 def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) -> None:
     complaints = []
+    told: set[tuple[str, ...]] = set()
     name = spec.resources.pool or ""
     pool = pools_of(capacity).get(name, capacity)
     where = f"pool {name}" if name else "the whole cluster" if pool is capacity else "the default pool"
@@ -233,6 +234,7 @@ def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) ->
         ("cpu", spec.resources.cpu * spec.resources.workers, pool.cpus),
     ):
         if asked > have:
+            told.add((unit,))
             message = (
                 f"a trial asks for {asked:g} {unit.upper()}s ({spec.resources.workers} workers of "
                 f"{getattr(spec.resources, unit):g}), but {where} has {have:g}."
@@ -241,7 +243,8 @@ def _check_resources(spec: SweepSpec, capacity: Capacity, document: Document) ->
                 document.complaint(("resources", unit), message, f"Lower `resources.{unit}` or `workers`.")
             )
     for key, message, hint in lacking(spec.resources, capacity.places):
-        complaints.append(document.complaint(("resources", *key), message, hint))
+        if key not in told:
+            complaints.append(document.complaint(("resources", *key), message, hint))
     if complaints:
         raise BadInput(complaints)
 

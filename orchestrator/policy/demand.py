@@ -22,6 +22,7 @@ class Demand:
     trials: how many it could run at once. open_trials: how many it has still to run, with those that run.
     cpus, gpus: of one trial, all its workers together; a trial gets all of it or does not start.
     pool: name of the pool that it takes from; "" for the default one.
+    homeless: no node is large enough for one of its workers, or it may run on none.
     started: it has a driver, and with it a place that is not taken away for newcomers of its own priority.
     stopping: its driver is on its way out; it wants nothing, and holds what it has until it is gone.
     slots: allotted now. running: trials that run now; more than `slots` while its share shrinks.
@@ -38,6 +39,7 @@ class Demand:
     gpus: float
     started: bool
     pool: str = ""
+    homeless: bool = False
     project: str = "default"
     user: str = "anonymous"
     open_trials: int = 0

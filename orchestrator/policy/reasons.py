@@ -62,6 +62,8 @@ class _Sentences:
         pool, free, head = self._pool, self._admission.free, self._admission.head
         if not Room(pool.cpus, pool.gpus).fits(demand):
             return f"waits for {needs}; the whole pool has {_amounts(pool.cpus, pool.gpus, pool)}"
+        if demand.homeless:
+            return f"waits for {needs}; no node where it may run is large enough for one of its workers"
         quota = self._rules.quotas.get(demand.project)
         if quota is not None and self._held(demand.project) + demand.share_of(pool) > quota + SLACK:
             return f"waits for {needs}; project {demand.project} holds its quota of {quota:.0%} of the pool"

@@ -538,3 +538,30 @@ def test_a_stray_that_ray_does_not_stop_keeps_nobody_waiting(store, launcher, qu
     sweep = queue()
     tick(Coordinator(store.sweeps, store.ledger, launcher, FixedClock()), 3)
     assert state(store, sweep) is SweepState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("gpu", "slots", "reason"),
+    [
+        (4, 0, "waits for 1 CPU and 4 GPUs; no node where it may run is large enough for one of its workers"),
+        (2, 2, ""),
+        (0.6, 4, ""),
+    ],
+)
+def test_a_sweep_gets_no_more_slots_than_the_nodes_can_hold_trials(store, gpu, slots, reason):
+    node = Place(labels={}, memory_bytes=10**9, cpus=8, gpus=2)
+    launcher = FakeLauncher(cpus=16, gpus=4, places=(node, dataclasses.replace(node, node_id="b")))
+    text = TEXT.format(name="a", priority=50, project="default")
+    submitted = submit(
+        f"{text}\nresources: {{gpu: {gpu}}}\nseeds: 8\n",
+        "f.yaml",
+        user="u",
+        store=store.sweeps,
+        trials=store.trials,
+        launcher=FakeLauncher(cpus=16, gpus=4),
+        clock=FixedClock(),
+    ).sweep
+    coordinator = Coordinator(store.sweeps, store.ledger, launcher, FixedClock())
+    tick(coordinator, 2)
+    now = store.sweeps.sweep(submitted.id)
+    assert (now.slots, now.reason if not slots else "") == (slots, reason)

@@ -1,17 +1,25 @@
 """Where trials may run: selectors, and what no node has."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.errors import BadInput
-from orchestrator.places import lacking, meets, pools_of, without
+from orchestrator.places import lacking, meets, most_trials, pools_of, without
 from orchestrator.records import Capacity, Place
 from orchestrator.spec.document import parse_document
 from orchestrator.spec.operations import Resources
 from orchestrator.submit import check
 
-BIG = Place(labels={"pool": "big", "zone": "a"}, memory_bytes=64_000_000_000, accelerators=frozenset({"A100"}))
-SMALL = Place(labels={"pool": "small"}, memory_bytes=8_000_000_000)
-PLAIN = Place(labels={"zone": "b"}, memory_bytes=4_000_000_000)
+BIG = Place(
+    labels={"pool": "big", "zone": "a"},
+    memory_bytes=64_000_000_000,
+    accelerators=frozenset({"A100"}),
+    cpus=16,
+    gpus=2,
+)
+SMALL = Place(labels={"pool": "small"}, memory_bytes=8_000_000_000, cpus=4)
+PLAIN = Place(labels={"zone": "b"}, memory_bytes=4_000_000_000, cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,10 @@ def test_selectors_are_met_as_in_ray(selector, value, met):
         ({"labels": {"zone": "a"}}, [()]),
         ({"gpu": 1, "accelerator": "H100"}, [("accelerator",)]),
         ({"memory": "65GB"}, [("memory",)]),
+        ({"pool": "big", "gpu": 2}, []),
+        ({"pool": "big", "gpu": 4}, [("gpu",)]),
+        ({"cpu": 17}, [("cpu",)]),
+        ({"cpu": 3}, [()]),
         ({"memory": "8GB"}, [()]),
         ({"pool": "small", "memory": "16GB"}, [()]),
         ({}, []),
@@ -48,6 +60,29 @@ def test_selectors_are_met_as_in_ray(selector, value, met):
 )
 def test_what_no_node_has_is_told(words, keys):
     assert [key for key, _, _ in lacking(Resources(**words), [BIG, SMALL, PLAIN])] == keys
+
+
+@pytest.mark.parametrize(
+    ("words", "trials"),
+    [
+        ({"gpu": 1}, 4),
+        ({"gpu": 2}, 2),
+        ({"gpu": 4}, 0),
+        ({"gpu": 2, "workers": 2}, 1),
+        ({"gpu": 2, "workers": 3}, 0),
+        ({"gpu": 0.6}, 4),
+        ({"gpu": 0.3, "cpu": 0.1}, 12),
+        ({"gpu": 0.1, "cpu": 0.1}, 40),
+        ({"gpu": 1, "cpu": 3}, 2),
+        ({"gpu": 1, "memory": "5GB"}, 2),
+        ({"gpu": 1, "labels": {"zone": "a"}}, 2),
+        ({"gpu": 1, "accelerator": "H100"}, 0),
+    ],
+)
+def test_a_worker_has_all_that_it_asks_for_on_one_node(words, trials):
+    node = Place(labels={"zone": "a"}, memory_bytes=8_000_000_000, cpus=4, gpus=2)
+    nodes = [node, replace(node, labels={"zone": "b"}), replace(node, labels={"pool": "other"})]
+    assert most_trials(Resources(**words), nodes) == trials
 
 
 def test_where_every_node_is_of_a_named_pool_one_must_be_named():
