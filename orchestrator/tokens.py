@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from orchestrator.access import Principal, Role, digest, new_secret
 from orchestrator.errors import BadInput, NotFound
+from orchestrator.lifecycle import Actor
 from orchestrator.ports import Clock, TokenStore
 from orchestrator.records import Token
 
@@ -26,7 +27,7 @@ def create(
     """A new token and its secret, which is told this once.
 
     Raises:
-        BadInput: the name is none, or an admin's token is to be bound to a project.
+        BadInput: the name is none or a part of orch's, or an admin's token is to be bound to a project.
         Conflict: a token of that name is in force.
     """
     if not NAME.fullmatch(name) or name.startswith(LOCAL):
@@ -34,6 +35,8 @@ def create(
             "a token's name has 1 to 100 of the signs A-Z a-z 0-9 . _ @ -, a letter or digit first, and does not begin "
             f"with {LOCAL}; got {name!r}."
         )
+    if name.lower() in set(Actor):
+        raise BadInput(f"a token named {name!r} would sign as a part of orch does in `orch events`; take another name.")
     if role is Role.ADMIN and project is not None:
         raise BadInput("an admin's token reaches every project; leave the project out, or make a submitter's token.")
     secret = new_secret()

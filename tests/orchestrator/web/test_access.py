@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.access import Role
+from orchestrator.errors import ExitCode
 from orchestrator.records import Place
 from orchestrator.tokens import REMEMBERED_S, Doorkeeper, keep_local
 from orchestrator.web.limits import MOST_BYTES
@@ -235,3 +238,20 @@ def test_admins_alone_drain_nodes(client, bearer, service):
         answer = client.post(f"/api/v1/nodes/{unclear}/drain")
         assert answer.status_code == 404
         assert "n1 (abcdef), n2 (abcxyz)" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["coordinator", "Driver", "user"])
+def test_no_token_signs_as_a_part_of_orch(client, name):
+    refused = client.post("/api/v1/tokens", json={"name": name, "role": "viewer"})
+    assert refused.status_code == 422
+    assert "would sign as a part of orch" in refused.json()["error"]
+
+
+def test_others_are_not_let_near_before_a_token_is_set(tmp_path):
+    environment = {**os.environ, "ORCH_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "orchestrator.cli.main", "serve", "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == ExitCode.BAD_INPUT
+    assert "does not listen on 0.0.0.0" in done.stderr
+    assert "openssl rand -hex 32" in done.stderr
+    assert "Traceback" not in done.stderr
