@@ -363,8 +363,8 @@ class TokenStore(Protocol):
 class RepairStore(Protocol):
     """What is derived in the record, held against the points of the curves."""
 
-    def curves(self, trial_id: int) -> Mapping[str, Mapping[int, float]]:
-        """Value by step, by metric; where attempts overlap, the latest attempt's value."""
+    def curves(self, trial_id: int, *, since: int = 0) -> Mapping[str, Mapping[int, float]]:
+        """Value by step, by metric, of attempts from `since` on; where they overlap, the latest attempt's value."""
 
     def wrong(self, trial_id: int) -> list[str]:
         """What is not as the trial's points say, a sentence each."""

@@ -31,7 +31,7 @@ class Finding:
 
 
 class Repair:
-    """directory: of a trial's checkpoints. check: only look."""
+    """directory: where a trial writes its checkpoints now. check: only look."""
 
     def __init__(
         self,
@@ -65,20 +65,26 @@ class Repair:
     def _against_checkpoints(self, trial: Trial) -> Iterator[Finding]:
         directory = self._directory(trial)
         rows = self._history(directory)
-        if rows and trial.checkpoint_path is None:
+        # One that was perturbed gave up the directory before, which the record names until its next checkpoint
+        named = trial.checkpoint_path is not None and Path(trial.checkpoint_path).name == directory.name
+        if rows and not named:
             if not self._check:
                 self._trials.record([], facts={trial.id: {"checkpoint_path": str(directory)}})
-            yield self._found(trial.sweep_id, trial.id, f"it has checkpoints in {directory}, and the record none")
-        if not rows and trial.checkpoint_path is not None:
+            what = f"it has checkpoints in {directory}, and the record {trial.checkpoint_path or 'none'}"
+            yield self._found(trial.sweep_id, trial.id, what)
+        if not rows and named:
             what = f"there is no whole checkpoint in {trial.checkpoint_path}"
             yield replace(self._found(trial.sweep_id, trial.id, what), mended=False)
         yield from self._against_rows(trial, rows)
 
     def _against_rows(self, trial: Trial, rows: Sequence[Row]) -> Iterator[Finding]:
-        curves = self._derived.curves(trial.id)
+        since, start = _began(trial)
+        curves = self._derived.curves(trial.id, since=since)
         lost: list[Report] = []
         for row in rows:
             step, lacking = int(row["step"]), {}
+            if step <= start:
+                continue
             for name, value in row.items():
                 if name == "step" or not math.isfinite(value):
                     continue
@@ -89,7 +95,7 @@ class Repair:
                     what = f"{name} at step {step} is {known!r}, and {value!r} in its checkpoint"
                     yield replace(self._found(trial.sweep_id, trial.id, what), mended=False)
             if lacking:
-                attempt = max(trial.attempt, 1)
+                attempt = max(trial.attempt, since, 1)
                 lost.append(
                     Report(trial_id=trial.id, attempt=attempt, step=step, metrics=lacking, at=self._clock.now())
                 )
@@ -108,3 +114,11 @@ class Repair:
 
     def _found(self, sweep_id: int, trial_id: int, what: str) -> Finding:
         return Finding(sweep_id=sweep_id, trial_id=trial_id, what=what, mended=not self._check)
+
+
+def _began(trial: Trial) -> tuple[int, int]:
+    """(attempt, step) from which what its checkpoints tell is its own: they carry the rows of what it started from."""
+    if trial.perturbations:
+        last = trial.perturbations[-1]
+        return last.attempt, last.parent_step
+    return 0, trial.parent_step or 0

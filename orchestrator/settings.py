@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,11 @@ class Settings:
         """Checkpoints, log and resolved config of one trial."""
         return self.storage / "sweeps" / str(sweep_id) / "trials" / str(trial_id)
 
+    def numbers_in_storage(self) -> dict[str, int]:
+        """The largest number of a sweep and of a trial that has a directory; 0 where none has."""
+        sweeps = self.storage / "sweeps"
+        return {"sweep": _largest(sweeps.glob("*")), "trial": _largest(sweeps.glob("*/trials/*"))}
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address reaches this machine alone."""
@@ -99,6 +104,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _largest(paths: Iterable[Path]) -> int:
+    return max((int(path.name) for path in paths if path.name.isascii() and path.name.isdigit()), default=0)
 
 
 def _database_url(env: Mapping[str, str]) -> str | None:

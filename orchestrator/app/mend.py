@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.clock import SystemClock
+from orchestrator.cluster.directories import Directories
 from orchestrator.repair import Finding, Repair, Row
 from orchestrator.settings import Settings
 from orchestrator.store import open_store
@@ -30,7 +31,7 @@ def mend(settings: Settings, reference: str | None, *, user: str, check: bool, f
             store.trials,
             SqlRepair(store.database),
             history=rows_in,
-            directory=lambda trial: settings.trial_directory(trial.sweep_id, trial.id) / "checkpoints",
+            directory=Directories(settings, store.trials).checkpoints,
             clock=SystemClock(),
             user=user,
             check=check,

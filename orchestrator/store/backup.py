@@ -57,16 +57,24 @@ def backup(url: str, path: Path, *, now: datetime) -> Copied:
         database.close()
 
 
-def restore(url: str, path: Path) -> Copied:
+def restore(url: str, path: Path, *, taken: Mapping[str, int] | None = None) -> Copied:
     """Put a backup into a database that holds nothing yet, in one transaction, and bring it to the newest schema.
 
+    taken: by table, the largest number that was given elsewhere; new rows get larger ones.
     Raises BadInput if the file is damaged or no backup, or the database holds something; OrchError if a newer orch
     made the file; Unreachable.
     """
     copied = verify(path)
     database = Database(url, foreign_keys=False)
+
+    def pass_over(connection: sa.Connection) -> None:
+        for table in _tables(connection):
+            if (number := (taken or {}).get(table.name, 0)) > (_last_id(connection, table) or 0):
+                _continue_after(connection, table, number)
+
     try:
-        with migrate.rebuilding(database, copied.revision, _expect_empty) as connection:
+        # Last, since a migration that rebuilds a table on SQLite counts on from the rows that it finds
+        with migrate.rebuilding(database, copied.revision, expect=_expect_empty, finish=pass_over) as connection:
             _fill(connection, path)
     finally:
         database.close()

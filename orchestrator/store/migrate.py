@@ -54,10 +54,17 @@ def downgrade(url: str, revision: str) -> None:
 
 
 @contextmanager
-def rebuilding(database: Database, revision: str, expect: Callable[[sa.Connection], None]) -> Iterator[sa.Connection]:
+def rebuilding(
+    database: Database,
+    revision: str,
+    *,
+    expect: Callable[[sa.Connection], None],
+    finish: Callable[[sa.Connection], None],
+) -> Iterator[sa.Connection]:
     """One transaction: the schema of `revision`, what the caller writes into it, and then the newest schema.
 
-    expect: looks at the database before anything is changed, and raises where it must not be.
+    expect: looks at the database before anything is changed, and raises where it must not be. finish: writes into the
+    newest schema.
     Raises OrchError if `revision`, or the database's own, is a newer orch's; Unreachable.
     """
     with database.write() as connection:
@@ -71,6 +78,7 @@ def rebuilding(database: Database, revision: str, expect: Callable[[sa.Connectio
         command.upgrade(_config(connection), revision)
         yield connection
         command.upgrade(_config(connection), "head")
+        finish(connection)
         for row in lease:
             connection.execute(sa.insert(schema.lease).values(**row))
         _check_references(connection)

@@ -27,10 +27,11 @@ class SqlRepair:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def curves(self, trial_id: int) -> Mapping[str, Mapping[int, float]]:
-        """Value by step, by metric; where attempts overlap, the latest attempt's value."""
+    def curves(self, trial_id: int, *, since: int = 0) -> Mapping[str, Mapping[int, float]]:
+        """Value by step, by metric, of attempts from `since` on; where they overlap, the latest attempt's value."""
         c = t.metric_point.c
-        query = sa.select(c.name, c.step, c.value).where(c.trial_id == trial_id).order_by(c.attempt)
+        query = sa.select(c.name, c.step, c.value).where(c.trial_id == trial_id, c.attempt >= since)
+        query = query.order_by(c.attempt)
         found: dict[str, dict[int, float]] = {}
         with self._database.read() as connection:
             for row in connection.execute(query):

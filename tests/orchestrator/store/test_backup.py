@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from typer.testing import CliRunner
 
+from orchestrator.cli.main import app
 from orchestrator.errors import BadInput, OrchError
 from orchestrator.lifecycle import TrialState
+from orchestrator.settings import Settings
 from orchestrator.store import Store, open_store
 from orchestrator.store.backup import backup, restore, verify
 from orchestrator.store.database import Database
@@ -178,6 +181,43 @@ def test_a_backup_of_a_newer_orch_is_refused(sqlite_url, tmp_path):
     backup(sqlite_url, tmp_path / "b", now=NOW)
     with pytest.raises(OrchError, match="install the newer orch"):
         restore(f"sqlite:///{tmp_path}/target.db", tmp_path / "b")
+
+
+@pytest.mark.parametrize("directories", [True, False])
+def test_no_number_that_storage_has_a_directory_of_is_given_again(
+    store, database_url, other_url, tmp_path, monkeypatch, directories
+):
+    fill(store, 1)
+    backup(database_url, tmp_path / "b", now=NOW)
+    lost = store.sweeps.add_sweep(a_sweep(name="lost"), some_trials(2), now=NOW)
+    monkeypatch.setenv("ORCH_HOME", str(tmp_path / "lab"))
+    monkeypatch.setenv("ORCH_DATABASE_URL", other_url)
+    settings = Settings.from_env()
+    if directories:
+        for trial in store.trials.trials(lost.id):
+            settings.trial_directory(lost.id, trial.id).mkdir(parents=True)
+        (settings.storage / "sweeps" / "lost+found" / "trials" / "x-900").mkdir(parents=True)
+    result = CliRunner().invoke(app, ["restore", str(tmp_path / "b")])
+    assert result.exit_code == 0, result.output
+    found = open_store(other_url)
+    new = found.sweeps.add_sweep(a_sweep(name="new"), some_trials(2), now=NOW)
+    ids = [trial.id for trial in found.trials.trials(new.id)]
+    assert (new.id, ids) == ((3, [6, 7]) if directories else (2, [4, 5]))
+    found.close()
+
+
+def test_numbers_are_passed_over_behind_the_migrations_of_an_old_backup(tmp_path):
+    url, target = f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/target.db"
+    store = open_store(url)
+    fill(store)
+    store.close()
+    downgrade(url, REVISIONS[0])
+    backup(url, tmp_path / "b", now=NOW)
+    restore(target, tmp_path / "b", taken={"sweep": 40, "trial": 2})
+    found = open_store(target)
+    new = found.sweeps.add_sweep(a_sweep(name="new"), some_trials(1), now=NOW)
+    assert (new.id, found.trials.trials(new.id)[0].id) == (41, 7), "a number below the last one changes nothing"
+    found.close()
 
 
 def test_a_coordinator_that_acts_keeps_its_lease_through_a_restore(store, database_url, other_url, tmp_path):
