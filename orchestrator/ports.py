@@ -209,10 +209,12 @@ class TrialStore(Protocol):
         checkpoint_path: str | None = None,
         own_failure: bool = False,
         healthy: Healthy | None = None,
+        attempt: int | None = None,
     ) -> Trial:
         """Move a trial to `state`: an end, PENDING for another attempt, or PAUSED; with its event and outbox item.
 
-        own_failure adds one to `failures`. healthy: what alone counts of its curve from now on.
+        own_failure adds one to `failures`. healthy: what alone counts of its curve from now on. attempt: the one that
+        ends; where the trial is in another by now, IllegalMove.
         """
 
     def held_s(self, sweep_id: int) -> float:

@@ -160,6 +160,7 @@ class Recorder:
             checkpoint_path=checkpoint,
             own_failure=own,
             healthy=healthy,
+            attempt=self._trials[trial_id].attempt,
         )
         self._limits.left(trial_id)
         LOG.info("trial %d is %s%s", trial_id, state, f": {reason}" if reason else "")

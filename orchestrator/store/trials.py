@@ -143,15 +143,19 @@ class SqlTrials:
         checkpoint_path: str | None = None,
         own_failure: bool = False,
         healthy: Healthy | None = None,
+        attempt: int | None = None,
     ) -> Trial:
         """Move a trial to `state`: an end, PENDING for another attempt, or PAUSED; with its event and outbox item.
 
-        own_failure adds one to `failures`. healthy: what alone counts of its curve. Raises NotFound, IllegalMove.
+        own_failure adds one to `failures`. healthy: what alone counts of its curve. attempt: the one that ends; a
+        driver that another has followed ends nothing of that one's. Raises NotFound, IllegalMove.
         """
         if state is TrialState.RUNNING:
             raise IllegalMove(f"end_trial does not move a trial to {state}")
         with self._database.write() as connection:
             row = _lock_trial(connection, trial_id)
+            if attempt is not None and row.attempt != attempt:
+                raise IllegalMove(f"trial {trial_id} is in attempt {row.attempt}; what ended was its attempt {attempt}")
             changes: dict[str, Any] = {"failures": row.failures + own_failure}
             if checkpoint_path is not None:
                 changes["checkpoint_path"] = checkpoint_path

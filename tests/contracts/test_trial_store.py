@@ -254,6 +254,15 @@ class TestEnding:
         trial = started(store)
         assert store.trials.end_trial(trial.id, T.PENDING, reason="node lost", now=NOW).failures == 0
 
+    def test_a_driver_that_another_followed_ends_nothing_of_its_attempt(self, store: Store) -> None:
+        trial = started(store)
+        store.trials.requeue_trials(trial.sweep_id, reason="a new driver took over", now=NOW)
+        store.trials.start_trial(trial.id, now=NOW)
+        with pytest.raises(IllegalMove, match="in attempt 2; what ended was its attempt 1"):
+            store.trials.end_trial(trial.id, T.FAILED, reason="", now=NOW, attempt=1)
+        assert store.trials.trial(trial.id).state is T.RUNNING
+        assert store.trials.end_trial(trial.id, T.SUCCEEDED, reason="", now=NOW, attempt=2).state is T.SUCCEEDED
+
     def test_a_start_is_no_end(self, store: Store) -> None:
         with pytest.raises(IllegalMove, match="does not move a trial to running"):
             store.trials.end_trial(started(store).id, T.RUNNING, reason="", now=NOW)
