@@ -179,6 +179,9 @@ def test_two_that_read_the_log_at_once_plan_each_call_once(store, clock, hook):
         "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:0:0:0:0:0:80ff:fffe",
+        "64:ff9b::7f00:1", "64:ff9b::a83f:8110", "64:ff9b:1::1", "64:ff9b:1::7f00:1", "64:ff9b:1:ffff::a00:1",
+        "fec0::1", "feff::1", "::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1", "::ffff:0:169.254.169.254",
+        "168.63.129.16", "::ffff:168.63.129.16", "2002:a83f:8110::",
     ],
 )  # fmt: skip
 def test_no_webhook_goes_to_an_address_that_is_not_public(address):
@@ -189,7 +192,7 @@ def test_no_webhook_goes_to_an_address_that_is_not_public(address):
 
 
 def test_public_addresses_may_be_called():
-    for address in ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"):
+    for address in ("93.184.215.14", "168.63.129.17", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::5db8:d70e"):
         assert Allowed().permits("hooks.example", ipaddress.ip_address(address))
 
 
