@@ -308,7 +308,7 @@ class Deliveries(Protocol):
         """Write calls down and move the bookmark from `seen` to `upto`, both or neither."""
 
     def due(self, *, now: datetime, limit: int) -> list[Delivery]:
-        """Calls that are to be tried, oldest first."""
+        """Calls that are to be tried: the oldest of each URL, then the second of each, and so on."""
 
     def put_off(self, delivery_id: int, *, tries: int, due_at: datetime) -> None:
         """Try again then."""

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +18,7 @@ from orchestrator.lifecycle import Actor, SweepState, TrialState
 from orchestrator.notify.addresses import Allowed, Refused, resolve
 from orchestrator.notify.notifier import MOST_TRIES, Notifier
 from orchestrator.notify.webhook import Failed, Webhook
+from orchestrator.records import NewDelivery
 from orchestrator.spec.model import SweepSpec
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
@@ -171,6 +172,55 @@ def test_two_that_read_the_log_at_once_plan_each_call_once(store, clock, hook):
     other.read()
     assert store.deliveries.size() == 1
     assert store.deliveries.bookmark() == store.sweeps.events()[-1].id
+
+
+class Told(Webhook):
+    """Keeps where calls went; those to hosts whose name begins with `dead` fail."""
+
+    def __init__(self) -> None:
+        super().__init__(HERE)
+        self.hosts: list[str] = []
+
+    def call(self, url: str, payload: Mapping[str, Any]) -> None:
+        host = url.split("/")[2]
+        self.hosts.append(host)
+        if host.startswith("dead"):
+            raise Failed("it took too long")
+
+
+def plan_calls(store: Store, urls: list[str]) -> None:
+    if not store.sweeps.sweeps():
+        store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+    seen = store.deliveries.bookmark()
+    news = [NewDelivery(sweep_id=1, url=url, payload={}) for url in urls]
+    store.deliveries.plan(news, seen=seen, upto=seen + 1, now=NOW)
+
+
+def test_a_host_that_does_not_answer_holds_up_nobody_else(store, clock):
+    webhook = Told()
+    carrier = Notifier(store.sweeps, store.trials, store.deliveries, webhook, clock)
+    plan_calls(store, [f"http://dead/{n % 3}" for n in range(1200)] + [f"http://live/{n}" for n in range(40)])
+    rounds = []
+    for _ in range(4):
+        carrier.send()
+        rounds.append((len(webhook.hosts), webhook.hosts.count("live")))
+        webhook.hosts.clear()
+    assert rounds == [(16, 8), (16, 12), (16, 12), (16, 8)], "few at a time, and fewer for one that failed"
+    plan_calls(store, ["http://live/again"])
+    assert carrier.send() == 1
+    assert webhook.hosts.count("dead") == 15
+
+
+def test_of_many_hosts_that_do_not_answer_each_is_tried_and_none_holds_up_others(store, clock):
+    webhook = Told()
+    carrier = Notifier(store.sweeps, store.trials, store.deliveries, webhook, clock)
+    plan_calls(store, [f"http://dead{n}/" for n in range(40) for _ in range(30)])
+    for _ in range(3):
+        carrier.send()
+        clock.advance(seconds=1)
+    assert len(set(webhook.hosts)) == 40
+    plan_calls(store, ["http://live/"])
+    assert carrier.send() == 1
 
 
 @pytest.mark.parametrize(
