@@ -35,11 +35,12 @@ SHAPE = ("batch_size", "sequence_length", "precision", "compile", "accumulate", 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Where what has run is found."""
+    """Where what has run is found. project: the only one that is looked at; None for all."""
 
     sweeps: SweepStore
     trials: TrialStore
     board: BoardStore
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,8 @@ def _shape(trial: NewTrial | Trial) -> str:
 
 def _earlier(spec: SweepSpec, history: History) -> list[Trial]:
     """Trials that ran from start to end in one go, on the same kind of resources."""
-    found = history.board.board_trials(states=(TrialState.SUCCEEDED,), limit=MOST_EARLIER)
-    sweeps = {each.id: each for each in history.sweeps.sweeps(limit=10_000)}
+    found = history.board.board_trials(project=history.project, states=(TrialState.SUCCEEDED,), limit=MOST_EARLIER)
+    sweeps = {each.id: each for each in history.sweeps.sweeps(project=history.project, limit=10_000)}
     mine = (spec.resources.workers, spec.resources.gpu > 0)
 
     def alike(trial: Trial) -> bool:

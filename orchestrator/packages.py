@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ MOST_BYTES = 3 * 1024 * 1024
 """Of a package, compressed: it travels with a submission. Data come to the nodes by other roads."""
 MOST_UNPACKED_BYTES = 64 * 1024 * 1024
 MOST_FILES = 5000
+PIECE = 64 * 1024
+TOO_MUCH = f"a package has at most {MOST_FILES:,} files of {MOST_UNPACKED_BYTES:,} bytes in all."
 NO_CODE = {"__pycache__", "node_modules", "build", "dist"}
 
 
@@ -122,13 +125,43 @@ def _read(content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(entries) > MOST_FILES or sum(entry.file_size for entry in entries) > MOST_UNPACKED_BYTES:
-                raise BadInput(f"a package has at most {MOST_FILES:,} files of {MOST_UNPACKED_BYTES:,} bytes in all.")
-            found = {_checked(entry.filename): archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+                raise BadInput(TOO_MUCH)
+            found, left = {}, MOST_UNPACKED_BYTES
+            for entry in entries:
+                name = _checked(entry.filename)
+                text = _member(archive, entry, left)
+                found[name], left = text, left - len(text)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise BadInput(f"what came is no package: {error}") from None
     if not found:
         raise BadInput("what came is a package of nothing.")
     return found
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
+    """What a file of the archive says, read in pieces: the size that it declares may be a lie.
+
+    Raises:
+        BadInput: it has more than `most` bytes, or is packed in a way that cannot be unpacked in pieces.
+    """
+    # Of bzip2 and lzma, zipfile unpacks all that a few bytes stand for before it gives back the first
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadInput(f"a package's files are stored or deflated; {entry.filename!r} is neither.")
+    found = bytearray()
+    with archive.open(entry) as file:
+        while piece := file.read(PIECE):
+            found += piece
+            if len(found) > most:
+                raise BadInput(TOO_MUCH)
+    return bytes(found)
 
 
 def _checked(name: str) -> str:

@@ -141,8 +141,8 @@ class SweepStore(Protocol):
     def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
         """In order of id."""
 
-    def counts(self) -> Mapping[SweepState, int]:
-        """Number of sweeps by state, states without any included."""
+    def counts(self, *, project: str | None = None) -> Mapping[SweepState, int]:
+        """Number of sweeps by state, states without any included; of one project where that is given."""
 
     def trial_counts(self, sweep_ids: Sequence[int]) -> Mapping[int, Mapping[TrialState, int]]:
         """Number of trials by sweep and state; only states that occur."""
@@ -277,8 +277,8 @@ class Outbox(Protocol):
     def sent(self, ids: Sequence[int]) -> None:
         """Forget items that arrived."""
 
-    def size(self, sweep_id: int | None = None) -> int:
-        """Items that wait."""
+    def size(self, sweep_id: int | None = None, *, project: str | None = None) -> int:
+        """Items that wait; of one sweep or project where that is given."""
 
     def link_sweep(self, sweep_id: int, mlflow_run_id: str) -> None:
         """Write the sweep's tracking run."""
@@ -310,7 +310,7 @@ class Deliveries(Protocol):
         """Write calls down and move the bookmark from `seen` to `upto`, both or neither."""
 
     def due(self, *, now: datetime, limit: int) -> list[Delivery]:
-        """Calls that are to be tried, oldest first."""
+        """Calls that are to be tried: the oldest of each URL, then the second of each, and so on."""
 
     def put_off(self, delivery_id: int, *, tries: int, due_at: datetime) -> None:
         """Try again then."""

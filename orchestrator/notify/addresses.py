@@ -17,6 +17,17 @@ from orchestrator.errors import BadInput
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+INTERNAL = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "168.63.129.16",  # Azure's own services, which every virtual machine there reaches
+        "::/96",  # IPv4-compatible
+        "::ffff:0:0:0/96",  # IPv4-translated
+        "64:ff9b:1::/48",  # a network's own NAT64, which may lead to any IPv4 address
+        "fec0::/10",  # site-local
+    )
+)
+"""What `ipaddress` takes for public, and is not."""
 
 
 class Refused(Exception):
@@ -47,7 +58,7 @@ class Allowed:
         """Whether a webhook to `host` may connect to `address`."""
         if host.lower() in self.hosts or any(address in network for network in self.networks):
             return True
-        return all(each.is_global and not each.is_multicast for each in (address, *_embedded(address)))
+        return all(_is_public(each) for each in (address, *_embedded(address)))
 
 
 def resolve(host: str, port: int, allowed: Allowed, look_up: Callable[..., list[tuple]] = socket.getaddrinfo) -> str:
@@ -65,6 +76,10 @@ def resolve(host: str, port: int, allowed: Allowed, look_up: Callable[..., list[
                 "an operator allows it with ORCH_WEBHOOK_ALLOW."
             )
     return str(addresses[0])
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not any(address in network for network in INTERNAL)
 
 
 def _embedded(address: Address) -> list[Address]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,10 @@ IDLE_S = 1.0
 AWAY_S = 5.0
 PAGE = 1000
 AT_ONCE = 8
+A_ROUND = 2 * AT_ONCE
+"""Calls: a round lasts twice the time that one may take, and then the log is read again."""
+FOR_FAILING = AT_ONCE // 2
+"""Places of a round that are kept for hosts which failed last, and are all that they get while others wait."""
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
 MOST_TRIES = 12
@@ -54,6 +59,7 @@ class Notifier:
         self._sweeps, self._trials, self._deliveries = sweeps, trials, deliveries
         self._webhook, self._clock, self._everywhere = webhook, clock, everywhere
         self._chance, self._acts = chance, acts
+        self._failing: dict[str, datetime] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Carry until `stop` is set. Nothing that goes wrong ends it."""
@@ -82,8 +88,8 @@ class Notifier:
         return len(events)
 
     def send(self) -> int:
-        """Try all calls that are due. Returns how many arrived."""
-        due = self._deliveries.due(now=self._clock.now(), limit=PAGE)
+        """Try a round of the calls that are due. Returns how many arrived."""
+        due = self._round(self._deliveries.due(now=self._clock.now(), limit=PAGE))
         if not due:
             return 0
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
@@ -94,13 +100,29 @@ class Notifier:
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries - 1, 16))
         return longest * (0.5 + 0.5 * self._chance())
 
+    def _round(self, due: Sequence[Delivery]) -> list[Delivery]:
+        """A few of them: hosts take turns, so that one which does not answer holds up nobody but itself."""
+        places: Counter[str] = Counter()
+        turns: list[tuple[int, str, Delivery]] = []
+        for delivery in due:
+            host = _host(delivery)
+            turns.append((places[host], host, delivery))
+            places[host] += 1
+        answering = sorted((turn for turn in turns if turn[1] not in self._failing), key=lambda turn: turn[0])
+        failing = [(place, self._failing[host], each) for place, host, each in turns if host in self._failing]
+        # Of hosts that fail, the one that was tried longest ago is first
+        failing.sort(key=lambda turn: turn[:2])
+        late = failing[: max(FOR_FAILING, A_ROUND - len(answering))]
+        return [turn[-1] for turn in (*answering[: A_ROUND - len(late)], *late)]
+
     def _send(self, delivery: Delivery) -> bool:
-        tries, host = delivery.tries + 1, urlsplit(delivery.url).hostname
+        tries, host = delivery.tries + 1, _host(delivery)
         try:
             self._webhook.call(delivery.url, delivery.payload)
         except Refused as error:
             log.warning("sweep %d: %s", delivery.sweep_id, error)
         except Failed as error:
+            self._failing[host] = self._clock.now()
             if tries < MOST_TRIES:
                 due_at = self._clock.now() + timedelta(seconds=self.wait_s(tries))
                 self._deliveries.put_off(delivery.id, tries=tries, due_at=due_at)
@@ -109,6 +131,7 @@ class Notifier:
                 "sweep %d: the webhook at %s is given up after %d tries: %s", delivery.sweep_id, host, tries, error
             )
         else:
+            self._failing.pop(host, None)
             self._deliveries.done(delivery.id)
             return True
         self._deliveries.done(delivery.id)
@@ -140,3 +163,10 @@ class Notifier:
         if kind == "failure":
             return messages.failure_message(sweep, trial, event)
         return messages.best_message(sweep, trial, event) if self._deliveries.is_best(trial, sweep) else None
+
+
+def _host(delivery: Delivery) -> str:
+    try:
+        return urlsplit(delivery.url).hostname or ""
+    except ValueError:
+        return ""

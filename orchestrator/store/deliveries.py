@@ -56,8 +56,11 @@ class SqlDeliveries:
                 connection.execute(sa.insert(t.delivery), rows)
 
     def due(self, *, now: datetime, limit: int) -> list[Delivery]:
-        """Calls that are to be tried, oldest first."""
-        query = sa.select(t.delivery).where(t.delivery.c.due_at <= now).order_by(t.delivery.c.id).limit(limit)
+        """Calls that are to be tried: the oldest of each URL, then the second of each, and so on."""
+        c = t.delivery.c
+        place = sa.func.row_number().over(partition_by=c.url, order_by=c.id).label("place")
+        turns = sa.select(c.id, place).where(c.due_at <= now).order_by(place, c.id).limit(limit).subquery()
+        query = sa.select(t.delivery).join(turns, turns.c.id == c.id).order_by(turns.c.place, c.id)
         with self._database.read() as connection:
             return [Delivery(**row) for row in connection.execute(query).mappings()]
 

@@ -35,11 +35,13 @@ class SqlOutbox:
         with self._database.write() as connection:
             connection.execute(sa.delete(t.outbox).where(t.outbox.c.id.in_(ids)))
 
-    def size(self, sweep_id: int | None = None) -> int:
-        """Items that wait."""
+    def size(self, sweep_id: int | None = None, *, project: str | None = None) -> int:
+        """Items that wait; of one sweep or project where that is given."""
         query = sa.select(sa.func.count()).select_from(t.outbox)
         if sweep_id is not None:
             query = query.where(t.outbox.c.sweep_id == sweep_id)
+        if project is not None:
+            query = query.join(t.sweep).join(t.project).where(t.project.c.name == project)
         with self._database.read() as connection:
             return connection.execute(query).scalar_one()
 

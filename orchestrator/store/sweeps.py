@@ -264,9 +264,11 @@ class SqlSweeps:
         with self._database.read() as connection:
             return [Event(**row) for row in connection.execute(query).mappings()]
 
-    def counts(self) -> Mapping[SweepState, int]:
-        """Number of sweeps by state, states without any included."""
+    def counts(self, *, project: str | None = None) -> Mapping[SweepState, int]:
+        """Number of sweeps by state, states without any included; of one project where that is given."""
         query = sa.select(t.sweep.c.state, sa.func.count().label("number")).group_by(t.sweep.c.state)
+        if project is not None:
+            query = query.join(t.project).where(t.project.c.name == project)
         with self._database.read() as connection:
             found = {row.state: row.number for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in SweepState}

@@ -23,7 +23,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     router = APIRouter(tags=["results"])
 
     @router.get("/status", responses=answers())
-    def status(_: Viewer) -> report.StatusDocument:
+    def status(who: Viewer) -> report.StatusDocument:
         """Addresses, version, and what is going on."""
         capacity = service.capacity()
         return report.StatusDocument(
@@ -31,9 +31,9 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
             mlflow_url=service.mlflow_url,
             ray_dashboard_url=service.ray_dashboard_url,
             version=service.version,
-            sweeps={str(state): count for state, count in service.sweeps.counts().items()},
+            sweeps={str(state): count for state, count in service.sweeps.counts(project=who.project).items()},
             capacity=_numbers(capacity) if capacity else None,
-            tracking_backlog=service.outbox.size(),
+            tracking_backlog=service.outbox.size(project=who.project),
         )
 
     @router.get("/trials/{trial_id}", responses=answers(404, 422))

@@ -96,15 +96,17 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         return document_of(recorded.sweep, recorded.trials)
 
     @router.post("/check", responses=answers(400, 413, 422))
-    def check_sweep(body: Question, _: Viewer) -> report.PlanDocument:
+    def check_sweep(body: Question, who: Viewer) -> report.PlanDocument:
         """Check a sweep file; nothing is queued."""
         accepted = check(read_document(body.text, body.file), service.capacity(), service.sizer)
+        who.scope(accepted.spec.project)
         # What starts from another's checkpoint has no result yet
         planned = accepted.plan.trials if accepted.spec.start_from is None else ()
         shared = with_identities(planned, trials, service.sizer)[1]
         told = None
         if body.forecast and service.sizer is not None:
-            told = forecast(accepted.spec, accepted.plan, service.sizer, History(sweeps, trials, service.board))
+            history = History(sweeps, trials, service.board, who.project)
+            told = forecast(accepted.spec, accepted.plan, service.sizer, history)
         return plan_document(accepted, shared, told)
 
     @router.get("/sweeps", responses=answers(422))

@@ -118,6 +118,8 @@ class TestListing:
         move(store, second, S.CANCELLED)
         store.trials.start_trial(store.trials.trials(first.id)[0].id, now=NOW)
         assert store.sweeps.counts() == {**dict.fromkeys(S, 0), S.QUEUED: 1, S.CANCELLED: 1}
+        assert store.sweeps.counts(project="moe") == store.sweeps.counts()
+        assert sum(store.sweeps.counts(project="nobody's").values()) == 0
         assert store.sweeps.trial_counts([first.id, second.id]) == {
             first.id: {TrialState.PENDING: 2, TrialState.RUNNING: 1},
             second.id: {},

@@ -97,6 +97,8 @@ def test_time_comes_from_earlier_trials_of_the_same_shape_and_for_others_from_th
     assert (told.recorded, told.roofline) == (0, 2)
     assert told.flops_per_s == pytest.approx(1e6 * TOKENS / 10)
     assert "the median that earlier trials reached" in told.basis
+    told = forecast(spec, plan, sizer, History(store.sweeps, store.trials, store.board, "another")).time
+    assert "an assumption: nothing is recorded yet" in told.basis
 
 
 def test_the_files_early_stopping_is_tried_on_the_projects_own_curves(sizer, store):

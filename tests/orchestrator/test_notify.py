@@ -6,7 +6,7 @@ import ipaddress
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +18,7 @@ from orchestrator.lifecycle import Actor, SweepState, TrialState
 from orchestrator.notify.addresses import Allowed, Refused, resolve
 from orchestrator.notify.notifier import MOST_TRIES, Notifier
 from orchestrator.notify.webhook import Failed, Webhook
+from orchestrator.records import NewDelivery
 from orchestrator.spec.model import SweepSpec
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
@@ -173,12 +174,64 @@ def test_two_that_read_the_log_at_once_plan_each_call_once(store, clock, hook):
     assert store.deliveries.bookmark() == store.sweeps.events()[-1].id
 
 
+class Told(Webhook):
+    """Keeps where calls went; those to hosts whose name begins with `dead` fail."""
+
+    def __init__(self) -> None:
+        super().__init__(HERE)
+        self.hosts: list[str] = []
+
+    def call(self, url: str, payload: Mapping[str, Any]) -> None:
+        host = url.split("/")[2]
+        self.hosts.append(host)
+        if host.startswith("dead"):
+            raise Failed("it took too long")
+
+
+def plan_calls(store: Store, urls: list[str]) -> None:
+    if not store.sweeps.sweeps():
+        store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+    seen = store.deliveries.bookmark()
+    news = [NewDelivery(sweep_id=1, url=url, payload={}) for url in urls]
+    store.deliveries.plan(news, seen=seen, upto=seen + 1, now=NOW)
+
+
+def test_a_host_that_does_not_answer_holds_up_nobody_else(store, clock):
+    webhook = Told()
+    carrier = Notifier(store.sweeps, store.trials, store.deliveries, webhook, clock)
+    plan_calls(store, [f"http://dead/{n % 3}" for n in range(1200)] + [f"http://live/{n}" for n in range(40)])
+    rounds = []
+    for _ in range(4):
+        carrier.send()
+        rounds.append((len(webhook.hosts), webhook.hosts.count("live")))
+        webhook.hosts.clear()
+    assert rounds == [(16, 8), (16, 12), (16, 12), (16, 8)], "few at a time, and fewer for one that failed"
+    plan_calls(store, ["http://live/again"])
+    assert carrier.send() == 1
+    assert webhook.hosts.count("dead") == 15
+
+
+def test_of_many_hosts_that_do_not_answer_each_is_tried_and_none_holds_up_others(store, clock):
+    webhook = Told()
+    carrier = Notifier(store.sweeps, store.trials, store.deliveries, webhook, clock)
+    plan_calls(store, [f"http://dead{n}/" for n in range(40) for _ in range(30)])
+    for _ in range(3):
+        carrier.send()
+        clock.advance(seconds=1)
+    assert len(set(webhook.hosts)) == 40
+    plan_calls(store, ["http://live/"])
+    assert carrier.send() == 1
+
+
 @pytest.mark.parametrize(
     "address",
     [
         "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:0:0:0:0:0:80ff:fffe",
+        "64:ff9b::7f00:1", "64:ff9b::a83f:8110", "64:ff9b:1::1", "64:ff9b:1::7f00:1", "64:ff9b:1:ffff::a00:1",
+        "fec0::1", "feff::1", "::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1", "::ffff:0:169.254.169.254",
+        "168.63.129.16", "::ffff:168.63.129.16", "2002:a83f:8110::",
     ],
 )  # fmt: skip
 def test_no_webhook_goes_to_an_address_that_is_not_public(address):
@@ -189,7 +242,7 @@ def test_no_webhook_goes_to_an_address_that_is_not_public(address):
 
 
 def test_public_addresses_may_be_called():
-    for address in ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"):
+    for address in ("93.184.215.14", "168.63.129.17", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::5db8:d70e"):
         assert Allowed().permits("hooks.example", ipaddress.ip_address(address))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import random
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -67,6 +68,43 @@ def test_what_is_no_package_is_refused_and_leaves_nothing(tmp_path, content, sai
         unpack("0" * 64, content, tmp_path / "storage")
     assert not (tmp_path / "storage").exists()
     assert not (tmp_path / "out.py").exists()
+
+
+def bomb(method: int) -> bytes:
+    """A file of 16 MiB of zeros that says of itself that it has one byte."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", method) as archive:
+        archive.writestr("a.py", bytes(2**24))
+        archive.getinfo("a.py").file_size = 1
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (zipfile.ZIP_DEFLATED, "no package"),
+        (zipfile.ZIP_BZIP2, "stored or deflated; 'a.py' is neither"),
+        (zipfile.ZIP_LZMA, "stored or deflated; 'a.py' is neither"),
+    ],
+)
+def test_a_file_that_lies_about_its_size_takes_no_memory(tmp_path, method, said):
+    content = bomb(method)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match=said):
+            unpack("0" * 64, content, tmp_path / "storage")
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_package_that_is_damaged_is_refused(tmp_path):
+    package = pack(write(tmp_path / "mine", {"a.py": "x = 1\n" * 100}))
+    damaged = bytearray(package.content)
+    damaged[34:44] = b"\xff" * 10
+    with pytest.raises(BadInput, match="no package"):
+        unpack(package.name, bytes(damaged), tmp_path / "storage")
 
 
 def test_data_do_not_travel_as_code(tmp_path):

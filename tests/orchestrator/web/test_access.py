@@ -86,6 +86,19 @@ def test_a_token_of_one_project_sees_and_changes_nothing_of_another(client, bear
     assert len(client.get("/api/v1/sweeps/theirs/events").json()) == 1
 
 
+def test_a_token_of_one_project_is_told_of_no_other_by_a_check_or_the_status(client, bearer, service):
+    theirs = submit(client, "theirs", "q").json()
+    service.trials.start_trial(theirs["trials"][0]["trial_id"], now=FixedClock().now())
+    mine = bearer("vera", Role.VIEWER, "p")
+    refused = mine.post("/api/v1/check", json={"text": TEXT.format(name="x", project="q")})
+    assert refused.status_code == 403
+    assert "bound to project 'p'; got project 'q'" in refused.json()["error"]
+    assert mine.post("/api/v1/check", json={"text": TEXT.format(name="x", project="p")}).status_code == 200
+    for who, seen in ((mine, False), (bearer("quin", Role.VIEWER, "q"), True), (client, True)):
+        status = who.get("/api/v1/status").json()
+        assert (sum(status["sweeps"].values()), status["tracking_backlog"]) == (seen, seen)
+
+
 def test_a_name_means_the_sweep_of_ones_own_project(client, bearer):
     mine = bearer("sam", Role.SUBMITTER, "p")
     number = submit(mine, "same", "p").json()["sweep_id"]
