@@ -218,5 +218,5 @@ def _add(spec: SweepSpec, source: str, planned: Sequence[NewTrial], parent: Swee
         goal=parent.goal,
         user=user,
     )
-    trials, _ = with_identities(planned, means.trials, means.sizer)
+    trials, _ = with_identities(planned, means.trials, means.sizer, parent.project)
     return means.sweeps.add_sweep(new, trials, now=means.clock.now())

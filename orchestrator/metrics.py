@@ -19,9 +19,16 @@ DATABASE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 
 # The first that fits; a label with the whole sentence would make a series of every message.
 CAUSES = (
-    ("out_of_memory", re.compile(r"out of memory|OutOfMemory|\bOOM\b|memory limit", re.IGNORECASE)),
+    (
+        "out_of_memory",
+        re.compile(
+            r"out of memory|OutOfMemory|\bOOM\b|MemoryError|memory limit|(low on|not enough) memory"
+            r"|`resources\.memory` allows",
+            re.IGNORECASE,
+        ),
+    ),
     ("not_finite", re.compile(r"\b(nan|inf)\b|not finite|diverged", re.IGNORECASE)),
-    ("hang", re.compile(r"no report|heartbeat|hang|hung", re.IGNORECASE)),
+    ("hang", re.compile(r"\bno (report|step)\b|heartbeat|\b(hangs?|hanging|hung)\b", re.IGNORECASE)),
     ("lost", re.compile(r"\b(lost|lease|group|died|killed)\b", re.IGNORECASE)),
     ("disk", re.compile(r"No space left|disk|OSError", re.IGNORECASE)),
     ("data", re.compile(r"DataError|corpus|data set", re.IGNORECASE)),

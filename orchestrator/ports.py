@@ -55,7 +55,8 @@ class SweepStore(Protocol):
         With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
         where the key came with other content.
 
-        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves.
+        A trial whose identity has a result in its project gets that: it is SUCCEEDED from the start, with the
+        other's curves.
         """
 
     def record(
@@ -188,8 +189,8 @@ class TrialStore(Protocol):
     def start_trial(self, trial_id: int, *, now: datetime) -> Trial:
         """PENDING -> RUNNING, attempt + 1, with its event and outbox item."""
 
-    def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
-        """By identity, the trial whose result stands for it; of trials of these configurations."""
+    def results(self, config_hashes: Sequence[str], *, project: str) -> Mapping[str, int]:
+        """By identity, the trial whose result stands for it in a project; of trials of these configurations."""
 
     def record(self, reports: Sequence[Report], *, facts: Mapping[int, Facts] | None = None) -> None:
         """Upsert reports by (trial, attempt, step), their summaries, outbox items and alarms, in one transaction.

@@ -106,12 +106,15 @@ def check(document: Document, capacity: Capacity | None, sizer: Sizer | None) ->
     return Accepted(spec, plan)
 
 
-def with_identities(trials: Sequence[NewTrial], store: TrialStore, sizer: Sizer | None) -> tuple[list[NewTrial], int]:
-    """The trials, those that may have a result already with their identity; and how many have one.
+def with_identities(
+    trials: Sequence[NewTrial], store: TrialStore, sizer: Sizer | None, project: str
+) -> tuple[list[NewTrial], int]:
+    """The trials, those that may have a result in the project already with their identity; and how many have one.
 
     What a trial's data are takes a process with torch to tell, which is asked only where a configuration has run.
     """
-    known = store.results(sorted({trial.config_hash for trial in trials})) if sizer is not None else {}
+    hashes = sorted({trial.config_hash for trial in trials})
+    known = store.results(hashes, project=project) if sizer is not None else {}
     if not known or sizer is None:
         return list(trials), 0
     code = code_version()
@@ -219,7 +222,9 @@ def submit(
     )
     # What starts from another's checkpoint is not what started from nothing; nor is what other code trains
     anew = rerun or spec.start_from is not None or has_its_own(words)
-    planned = accepted.plan.trials if anew else with_identities(accepted.plan.trials, trials, sizer)[0]
+    planned: Sequence[NewTrial] = accepted.plan.trials
+    if not anew:
+        planned = with_identities(planned, trials, sizer, spec.project)[0]
     return store.record(new, planned, now=clock.now(), once=once)
 
 

@@ -227,10 +227,11 @@ perturbation = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The one trial whose result stands for an identity.
+# The one trial whose result stands for an identity in a project.
 result = sa.Table(
     "result",
     metadata,
+    sa.Column("project_id", sa.ForeignKey("project.id"), primary_key=True),
     sa.Column("identity", sa.Text, primary_key=True),
     sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE"), nullable=False, unique=True),
     sqlite_with_rowid=False,

@@ -1,4 +1,7 @@
-"""Giving planned trials the results of trials with the same identity, inside the transaction that plans them."""
+"""Giving planned trials the results of their project's trials with the same identity.
+
+Inside the transaction that plans them. What another project has trained may be nothing that the submitter may see.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ COPIED = ("step", "step_attempt", "checkpoint_path", "params_count", "active_par
 
 
 def share_results(connection: sa.Connection, sweep_id: int, *, now: datetime) -> list[dict[str, Any]]:
-    """Each PENDING trial of the sweep whose identity has a result becomes SUCCEEDED with that trial's curves.
+    """Each PENDING trial of the sweep whose identity has a result in its project becomes SUCCEEDED with its curves.
 
     The tracker is told its last metrics and its end. Returns the events to write.
     """
@@ -59,7 +62,7 @@ def share_results(connection: sa.Connection, sweep_id: int, *, now: datetime) ->
 
 def _pairs(connection: sa.Connection, sweep_id: int) -> Sequence[AnyRow]:
     """The trials that have a result, with the sweep that it is of, and the id of the trial that gets it."""
-    new = t.trial.alias("new")
+    new, mine = t.trial.alias("new"), t.sweep.alias("mine")
     query = (
         sa.select(
             new.c.id.label("new_id"),
@@ -70,7 +73,8 @@ def _pairs(connection: sa.Connection, sweep_id: int) -> Sequence[AnyRow]:
             t.sweep.c.goal,
         )
         .select_from(new)
-        .join(t.result, t.result.c.identity == new.c.identity)
+        .join(mine, mine.c.id == new.c.sweep_id)
+        .join(t.result, sa.and_(t.result.c.identity == new.c.identity, t.result.c.project_id == mine.c.project_id))
         .join(t.trial, t.trial.c.id == t.result.c.trial_id)
         .join(t.sweep, t.sweep.c.id == t.trial.c.sweep_id)
         .where(new.c.sweep_id == sweep_id, new.c.state == TrialState.PENDING)

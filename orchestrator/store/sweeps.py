@@ -46,8 +46,8 @@ class SqlSweeps:
         With `once` it is recorded a single time: the same key again gives the sweep that is there. Raises Conflict
         where the key came with other content.
 
-        A trial whose identity has a result gets that: it is SUCCEEDED from the start, with the other's curves. The
-        seal of what the spec claims is the first event.
+        A trial whose identity has a result in its project gets that: it is SUCCEEDED from the start, with the
+        other's curves. The seal of what the spec claims is the first event.
         """
         return self.record(sweep, trials, now=now, once=once).sweep
 

@@ -100,13 +100,18 @@ class SqlTrials:
             audit.write_events(connection, events)
             return _load_one(connection, trial_id)
 
-    def results(self, config_hashes: Sequence[str]) -> Mapping[str, int]:
-        """By identity, the trial whose result stands for it; of trials of these configurations."""
+    def results(self, config_hashes: Sequence[str], *, project: str) -> Mapping[str, int]:
+        """By identity, the trial whose result stands for it in a project; of trials of these configurations."""
         found: dict[str, int] = {}
         with self._database.read() as connection:
             for start in range(0, len(config_hashes), NAMES_A_QUERY):
                 some = config_hashes[start : start + NAMES_A_QUERY]
-                query = sa.select(t.result).join(t.trial).where(t.trial.c.config_hash.in_(some))
+                query = (
+                    sa.select(t.result)
+                    .join(t.trial)
+                    .join(t.project)
+                    .where(t.trial.c.config_hash.in_(some), t.project.c.name == project)
+                )
                 found |= {row.identity: row.trial_id for row in connection.execute(query)}
         return found
 
@@ -527,10 +532,10 @@ def _no_trial(trial_id: int) -> NotFound:
 
 def _stand(connection: sa.Connection, row: AnyRow) -> None:
     """This trial's result stands for its identity from now on: the newest is of the machine as it is now."""
-    statement = insert(connection, t.result).values(identity=row.identity, trial_id=row.id)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["identity"], set_={"trial_id": statement.excluded.trial_id})
-    )
+    project_id = sa.select(t.sweep.c.project_id).where(t.sweep.c.id == row.sweep_id).scalar_subquery()
+    statement = insert(connection, t.result).values(project_id=project_id, identity=row.identity, trial_id=row.id)
+    newest = {"trial_id": statement.excluded.trial_id}
+    connection.execute(statement.on_conflict_do_update(index_elements=["project_id", "identity"], set_=newest))
 
 
 def _expect_sweep(connection: sa.Connection, sweep_id: int) -> None:

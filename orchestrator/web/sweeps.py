@@ -102,7 +102,7 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         who.scope(accepted.spec.project)
         # What starts from another's checkpoint has no result yet
         planned = accepted.plan.trials if accepted.spec.start_from is None else ()
-        shared = with_identities(planned, trials, service.sizer)[1]
+        shared = with_identities(planned, trials, service.sizer, accepted.spec.project)[1]
         told = None
         if body.forecast and service.sizer is not None:
             history = History(sweeps, trials, service.board, who.project)

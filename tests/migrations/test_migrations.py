@@ -154,6 +154,23 @@ def test_rows_survive_the_way_down_to_every_released_schema_and_up_again(empty_u
     store.close()
 
 
+def test_results_keep_standing_through_the_revision_that_gives_them_to_projects(empty_url: str) -> None:
+    store = open_store(empty_url)
+    trials = []
+    for project in ("p", "q"):
+        sweep = store.sweeps.add_sweep(a_sweep(project=project), some_trials(1), now=NOW)
+        trials.append(store.trials.start_trial(store.trials.trials(sweep.id)[0].id, now=NOW))
+        store.trials.record([a_report(trials[-1].id, 1)], facts={trials[-1].id: {"identity": "same"}})
+        store.trials.end_trial(trials[-1].id, TrialState.SUCCEEDED, reason="", now=NOW)
+    hashes = [trial.config_hash for trial in trials]
+    assert [store.trials.results(hashes, project=name) for name in "pq"] == [{"same": each.id} for each in trials]
+    store.close()
+    downgrade(empty_url, "0008")
+    store = open_store(empty_url)
+    assert [store.trials.results(hashes, project=name) for name in "pq"] == [{}, {"same": trials[1].id}]
+    store.close()
+
+
 def test_a_downgrade_with_rows_leaves_no_table(empty_url: str) -> None:
     store = open_store(empty_url)
     sweep = store.sweeps.add_sweep(a_sweep(), some_trials(2), now=NOW)

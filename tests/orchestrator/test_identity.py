@@ -160,7 +160,7 @@ def test_a_trial_that_other_code_began_is_nothing_that_another_could_be(lone_sto
         before = lone_store.trials.trial(trial.id).identity
         recorder.ended(trial.id, TrialState.PENDING if step == 10 else TrialState.SUCCEEDED, "")
     assert before is None
-    assert lone_store.trials.results([trial.config_hash]) == {}
+    assert lone_store.trials.results([trial.config_hash], project="default") == {}
 
 
 def test_an_identity_stands_for_one_trial_in_sql(store):
@@ -168,8 +168,21 @@ def test_an_identity_stands_for_one_trial_in_sql(store):
     sweeps = [accept(store, GRID.format(name=name)) for name in ("left", "right")]
     left, right = (run(store, sweep) for sweep in sweeps)
     assert [trial.identity for trial in left] == [trial.identity for trial in right]
-    known = store.trials.results([trial.config_hash for trial in left])
+    known = store.trials.results([trial.config_hash for trial in left], project="default")
     assert known == {trial.identity: trial.id for trial in right}
+
+
+def test_what_one_project_has_trained_is_nothing_that_another_sees(store):
+    """Each has its own result of the same identity, whichever came last."""
+    projects = [GRID.format(name="x") + f"project: {name}\n" for name in ("p", "q")]
+    ran = [run(store, accept(store, text)) for text in projects]
+    assert [len(trials) for trials in ran] == [4, 4]
+    assert [trial.identity for trial in ran[0]] == [trial.identity for trial in ran[1]]
+    for text, name, own in zip(projects, "pq", ran, strict=True):
+        again = store.trials.trials(accept(store, text).id)
+        assert [trial.shared_from for trial in again] == [trial.id for trial in own]
+        known = store.trials.results([trial.config_hash for trial in own], project=name)
+        assert known == {trial.identity: trial.id for trial in own}
 
 
 def test_a_child_is_another_trial_than_one_that_starts_from_nothing():

@@ -183,9 +183,11 @@ CREATE TABLE perturbation (
  WITHOUT ROWID
 
 CREATE TABLE result (
+  project_id INTEGER NOT NULL, 
   identity TEXT NOT NULL, 
   trial_id INTEGER NOT NULL, 
-  CONSTRAINT pk_result PRIMARY KEY (identity), 
+  CONSTRAINT pk_result PRIMARY KEY (project_id, identity), 
+  CONSTRAINT fk_result_project_id FOREIGN KEY(project_id) REFERENCES project (id), 
   CONSTRAINT uq_result_trial_id UNIQUE (trial_id), 
   CONSTRAINT fk_result_trial_id FOREIGN KEY(trial_id) REFERENCES trial (id) ON DELETE CASCADE
 )
