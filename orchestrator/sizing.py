@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,14 +18,19 @@ from orchestrator.errors import BadInput, OrchError
 MOST_KNOWN = 10_000
 """Answers that are kept; a search with `match` has thousands of candidates."""
 
+DATA_LAST_S = 60.0
+"""How long what is known of data is believed: somebody may write a file of them anew."""
+
 
 class SubprocessSizer:
     """Starts `python -m workloads.sizing` at the first question and ends it when closed. Safe to share by threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, dict[str, float]]] = OrderedDict()
+        """By question, when it was asked and the answer."""
 
     def size(self, config: Mapping[str, Any]) -> dict[str, float]:
         """params, active_params, train_flops_per_token, inference_flops_per_token, state_bytes of one configuration.
@@ -42,7 +49,7 @@ class SubprocessSizer:
         Raises:
             BadInput: its data are not on this machine.
         """
-        return int(self._answer("data", {"task": config.get("task", {})})["checksum"])
+        return int(self._answer("data", {"task": config.get("task", {})}, last_s=DATA_LAST_S)["checksum"])
 
     def memory_bytes(self, config: Mapping[str, Any]) -> int:
         """What training it takes at least, of one worker with the whole batch.
@@ -66,15 +73,17 @@ class SubprocessSizer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _answer(self, kind: str, config: Mapping[str, Any]) -> dict[str, float]:
+    def _answer(self, kind: str, config: Mapping[str, Any], *, last_s: float = math.inf) -> dict[str, float]:
         question = json.dumps({kind: config}, sort_keys=True)
         with self._lock:
-            if question not in self._known:
-                self._known[question] = self._ask(question)
+            asked_s, answer = self._known.get(question, (-math.inf, {}))
+            if not answer or self._now_s() - asked_s >= last_s:
+                asked_s, answer = self._now_s(), self._ask(question)
+                self._known[question] = asked_s, answer
                 if len(self._known) > MOST_KNOWN:
                     self._known.popitem(last=False)
             self._known.move_to_end(question)
-            return self._known[question]
+            return answer
 
     def _ask(self, question: str) -> dict[str, float]:
         if self._process is None:

@@ -14,7 +14,7 @@ from orchestrator.errors import BadInput
 from orchestrator.identity import identity_of
 from orchestrator.lifecycle import TrialState
 from orchestrator.records import Sweep, Trial
-from orchestrator.sizing import SubprocessSizer
+from orchestrator.sizing import DATA_LAST_S, SubprocessSizer
 from orchestrator.store import Store, open_store
 from orchestrator.submit import submit
 from tests.support.clock import FakeClock
@@ -213,3 +213,15 @@ def test_the_checksum_that_a_sizer_tells_is_the_one_that_trials_report():
         assert sizer.data_checksum({"task": {"name": "adding"}}) == data_checksum(build_task("adding"))
         with pytest.raises(BadInput, match="nowhere"):
             sizer.data_checksum({"task": {"name": "bytes_lm", "corpus": str(Path("/nowhere/text"))}})
+
+
+def test_a_file_of_data_that_was_written_anew_is_noticed(tmp_path):
+    corpus, now = tmp_path / "corpus.txt", [0.0]
+    words = {"task": {"name": "bytes_lm", "corpus": str(corpus)}}
+    with SubprocessSizer(lambda: now[0]) as sizer:
+        corpus.write_text("the old words " * 5000)
+        old = sizer.data_checksum(words)
+        corpus.write_text("the new words " * 5000)
+        assert sizer.data_checksum(words) == old, "the data are not read anew at each question"
+        now[0] += DATA_LAST_S
+        assert sizer.data_checksum(words) != old
