@@ -104,11 +104,8 @@ def lacking(resources: Resources, places: Sequence[Place]) -> Iterator[tuple[tup
         if asked > there:
             alone = True
             message = f"a worker asks for {asked:g} {unit.upper()}s; the largest node has {there:g}."
-            yield (
-                (unit,),
-                message,
-                f"Lower `resources.{unit}`; more `workers` of fewer train a trial over several nodes.",
-            )
+            hint = f"Lower `resources.{unit}`; a trial of several `workers` may lie over several nodes."
+            yield (unit,), message, hint
     if not alone:
         yield (), "no single node of the cluster has all of pool, labels, accelerator, memory, CPUs and GPUs.", ""
 

@@ -35,9 +35,9 @@ def reconcile(sweeps: SweepStore, outbox: Outbox, launcher: Launcher) -> list[st
 def _line(sweep: Sweep, launcher: Launcher, trials: Mapping[TrialState, int], progressed: bool) -> str:
     try:
         driver = launcher.status(sweep)
+        last_words = launcher.failure(sweep) if driver is DriverStatus.DIED else ""
     except ClusterError as error:
         return f"sweep {sweep.id} ({sweep.name}): {error}; asked again"
-    last_words = launcher.failure(sweep) if driver is DriverStatus.DIED else ""
     job = launcher.job_id(sweep.id, sweep.attempt)
     left = sum(count for state, count in trials.items() if state not in TRIAL_ENDS)
     match decide(sweep, driver, trials, Allotment(sweep.slots, ""), last_words, progressed):

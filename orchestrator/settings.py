@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _largest(paths: Iterable[Path]) -> int:
-    return max((int(path.name) for path in paths if path.name.isascii() and path.name.isdigit()), default=0)
+    """Of those whose name is a number that a row could have: 18 digits and fewer."""
+    return max((int(path.name) for path in paths if re.fullmatch("[0-9]{1,18}", path.name)), default=0)
 
 
 def _database_url(env: Mapping[str, str]) -> str | None:

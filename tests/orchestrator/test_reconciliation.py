@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.control import cancel, pause
 from orchestrator.coordinator import Coordinator
+from orchestrator.errors import ClusterError
 from orchestrator.lifecycle import TRIAL_ENDS, SweepState, TrialState
 from orchestrator.reconciliation import reconcile
 from orchestrator.records import DriverStatus
@@ -88,3 +89,20 @@ def test_a_driver_that_was_to_be_started_is_and_nothing_is_told_of_nothing(lab):
     Coordinator(store.sweeps, store.ledger, launcher, clock).tick()
     first, _ = reconcile(store.sweeps, store.outbox, launcher)
     assert first == f"sweep {sweep.id} (a): resumed: its driver fake-{sweep.id}-1 had not been started yet"
+
+
+@pytest.mark.parametrize("question", ["status", "failure"])
+def test_a_driver_of_which_ray_does_not_tell_keeps_no_line_back(lab, monkeypatch, question):
+    store, launcher, clock = lab
+    submit(
+        TEXT.format(name="a"), "f", user="u", store=store.sweeps, trials=store.trials, launcher=launcher, clock=clock
+    )
+    for _ in range(3):
+        Coordinator(store.sweeps, store.ledger, launcher, clock).tick()
+    launcher.drivers[launcher.job_id(1, 1)] = D.DIED
+
+    def refuse(sweep):
+        raise ClusterError("Ray does not tell")
+
+    monkeypatch.setattr(launcher, question, refuse)
+    assert "sweep 1 (a): Ray does not tell; asked again" in reconcile(store.sweeps, store.outbox, launcher)

@@ -197,6 +197,7 @@ def test_no_number_that_storage_has_a_directory_of_is_given_again(
         for trial in store.trials.trials(lost.id):
             settings.trial_directory(lost.id, trial.id).mkdir(parents=True)
         (settings.storage / "sweeps" / "lost+found" / "trials" / "x-900").mkdir(parents=True)
+        (settings.storage / "sweeps" / ("9" * 30)).mkdir()
     result = CliRunner().invoke(app, ["restore", str(tmp_path / "b")])
     assert result.exit_code == 0, result.output
     found = open_store(other_url)
