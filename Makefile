@@ -25,10 +25,10 @@ SERVICES += tests/faults/test_trials.py tests/faults/test_chaos.py
 
 test: install-dev postgresql ## Install what the tests need and run them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(SERVICES:%=--ignore=%)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" $(SERVICES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SERVICES)
 
 faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about forty minutes.
-	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
+	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/orchestrator/cluster/test_code.py
 
 chaos: install-dev ## 40 trials among 32 faults drawn at random; prints what was lost, doubled or differs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos

@@ -18,7 +18,6 @@ KINDS = (
 )
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_few_faults_at_random_lose_double_and_change_nothing(tmp_path: Path) -> None:
     told: list[str] = []

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import torch
 
 import workloads
@@ -26,7 +25,6 @@ def undisturbed(config: Mapping[str, Any], seed: int = 0) -> list[tuple[int, flo
     return [(int(row["step"]), float(row["val_bpb"])) for row in workloads.train({**config, "seed": seed})]
 
 
-@pytest.mark.faults
 def test_one_trial_that_meets_everything_ends_once_with_the_undisturbed_result(lab: Lab, fault_directory: Path) -> None:
     own = ("it hangs: no step for", "GB of memory, and `resources.memory` allows 1.5 GB", "File too large")
     for act in (f"{ACTS}:hang", f"{ACTS}:leak", f"{ACTS}:fork_and_die", f"{ACTS}:flood", f"{ACTS}:fork"):
