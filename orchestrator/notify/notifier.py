@@ -143,7 +143,7 @@ class Notifier:
 
     def _news(self, event: Event) -> Iterable[NewDelivery]:
         kinds = messages.kinds_of(event)
-        if not kinds:
+        if event.sweep_id is None or not kinds:
             return
         try:
             sweep = self._sweeps.sweep(event.sweep_id)

@@ -394,11 +394,11 @@ def test_what_a_drained_node_has_is_given_to_nobody(store, queue):
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, FixedClock(), drained=store.nodes.drained)
     sweep = queue()
     for node in nodes:
-        store.nodes.drain(node.node_id, user="ada", now=FixedClock().now())
+        store.nodes.drain(node.node_id, name=node.name, user="ada", now=FixedClock().now())
     tick(coordinator)
     assert state(store, sweep) is SweepState.QUEUED
     assert store.sweeps.sweep(sweep.id).reason == "waits for 1 CPU; the whole pool has 0 CPUs and no GPU"
-    store.nodes.undrain("b")
+    store.nodes.undrain("b", name="b", user="ada", now=FixedClock().now())
     tick(coordinator, 3)
     assert state(store, sweep) is SweepState.RUNNING
 
