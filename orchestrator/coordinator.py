@@ -328,21 +328,26 @@ def strays(sweeps: Sequence[Sweep], launcher: Launcher) -> list[str]:
     return sorted(set(launcher.living()) - needed)
 
 
+_ASKED = tuple(name for name in Resources.model_fields if name not in ("labels", "max_concurrent"))
+
+
 class _Fitting:
     """How many trials the nodes of a cluster can hold at once; thousands of sweeps ask for a few kinds of them."""
 
     def __init__(self, pool: Capacity) -> None:
         self._places = pool.places
-        self._known: dict[str, int] = {}
+        self._known: dict[tuple[Any, ...], int] = {}
 
     def trials(self, words: Mapping[str, Any]) -> int | None:
         """None where the nodes are not known."""
         if not self._places:
             return None
-        key = repr(words)
-        if key not in self._known:
-            self._known[key] = most_trials(Resources.model_validate(words), self._places)
-        return self._known[key]
+        # Each tick asks for every sweep in the queue; a `repr` would take most of that
+        key = (*map(words.get, _ASKED), *words.get("labels", {}).items())
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = most_trials(Resources.model_validate(words), self._places)
+        return known
 
 
 def demand_of(

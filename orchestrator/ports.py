@@ -142,6 +142,9 @@ class SweepStore(Protocol):
     def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
         """In order of id."""
 
+    def events_of_no_sweep(self, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """What was done with tokens and nodes, in order of id."""
+
     def counts(self, *, project: str | None = None) -> Mapping[SweepState, int]:
         """Number of sweeps by state, states without any included; of one project where that is given."""
 
@@ -356,10 +359,10 @@ class TokenStore(Protocol):
     def find_token(self, digest: str) -> Token | None:
         """The token in force that has this digest."""
 
-    def replace_token(self, name: str, digest: str) -> Token:
+    def replace_token(self, name: str, digest: str, *, by: str, now: datetime) -> Token:
         """A new secret for the token in force of that name; the old one is worth nothing. Raises NotFound."""
 
-    def revoke_token(self, name: str, *, now: datetime) -> Token:
+    def revoke_token(self, name: str, *, by: str, now: datetime) -> Token:
         """End the token in force of that name. Raises NotFound."""
 
 
@@ -404,10 +407,10 @@ class LeaseStore(Protocol):
 class NodeStore(Protocol):
     """Nodes on which nothing is to run any more."""
 
-    def drain(self, node_id: str, *, user: str, now: datetime) -> None:
-        """Nothing is to run there. Safe to repeat."""
+    def drain(self, node_id: str, *, name: str, user: str, now: datetime) -> None:
+        """Nothing is to run there. Safe to repeat. name: for people."""
 
-    def undrain(self, node_id: str) -> None:
+    def undrain(self, node_id: str, *, name: str, user: str, now: datetime) -> None:
         """It may be used again. Safe to repeat."""
 
     def drained(self) -> frozenset[str]:

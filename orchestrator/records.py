@@ -211,10 +211,13 @@ class Facts(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line of the audit log: who did what, when, why. trial_id: None where the sweep as a whole is meant."""
+    """One line of the audit log: who did what, when, why.
+
+    sweep_id: None where it was done with a token or a node. trial_id: None where the sweep as a whole is meant.
+    """
 
     id: int
-    sweep_id: int
+    sweep_id: int | None
     trial_id: int | None
     actor: str
     what: str

@@ -288,7 +288,7 @@ class EventDocument(Answer):
     """One line of the audit log."""
 
     event_id: int
-    sweep_id: int
+    sweep_id: int | None = Field(description="null where it was done with a token or a node.")
     trial_id: int | None
     actor: str
     what: str

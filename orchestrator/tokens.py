@@ -14,6 +14,8 @@ from orchestrator.records import Token
 
 LOCAL = "local@"
 """Begins the names of the tokens, an admin's, that `orch up` keeps in files: one for each machine and ORCH_HOME."""
+KEEPER = "orch up"
+"""Makes them: a name that no token can have, for there is a blank in it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 REMEMBERED_S = 2.0
@@ -44,7 +46,7 @@ def create(
     return made, secret
 
 
-def rotate(name: str, *, store: TokenStore) -> tuple[Token, str]:
+def rotate(name: str, *, by: str, store: TokenStore, clock: Clock) -> tuple[Token, str]:
     """A new secret for a token; the old one is worth nothing from now on.
 
     Raises:
@@ -52,17 +54,17 @@ def rotate(name: str, *, store: TokenStore) -> tuple[Token, str]:
     """
     _refuse_local(name)
     secret = new_secret()
-    return store.replace_token(name, digest(secret)), secret
+    return store.replace_token(name, digest(secret), by=by, now=clock.now()), secret
 
 
-def revoke(name: str, *, store: TokenStore, clock: Clock) -> Token:
+def revoke(name: str, *, by: str, store: TokenStore, clock: Clock) -> Token:
     """End a token.
 
     Raises:
         NotFound: no such token is in force. BadInput: it is the local one.
     """
     _refuse_local(name)
-    return store.revoke_token(name, now=clock.now())
+    return store.revoke_token(name, by=by, now=clock.now())
 
 
 def keep_local(secret: str, where: str, *, store: TokenStore, clock: Clock) -> None:
@@ -74,9 +76,9 @@ def keep_local(secret: str, where: str, *, store: TokenStore, clock: Clock) -> N
     if store.find_token(kept) is not None:
         return
     try:
-        store.replace_token(name, kept)
+        store.replace_token(name, kept, by=KEEPER, now=clock.now())
     except NotFound:
-        store.add_token(name, kept, role=Role.ADMIN, project=None, created_by="orch up", now=clock.now())
+        store.add_token(name, kept, role=Role.ADMIN, project=None, created_by=KEEPER, now=clock.now())
 
 
 class Doorkeeper:

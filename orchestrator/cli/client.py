@@ -87,7 +87,7 @@ class Client:
     def drain(self, node: str, user: str, *, undo: bool) -> report.NodeDocument:
         """Have trials leave a node, or let it be used again."""
         path = f"/nodes/{_part(node)}/{'undrain' if undo else 'drain'}"
-        return self._ask(report.NodeDocument, "POST", path, params={} if undo else {"user": user})
+        return self._ask(report.NodeDocument, "POST", path, params={"user": user})
 
     def extend(self, reference: str, trial_id: int | None, steps: int, user: str) -> report.SweepDocument:
         """Train one trial further, or a sweep's."""
@@ -101,9 +101,10 @@ class Client:
         body = {"step": step, "set": assignments, "seeds": seeds}
         return self._ask(report.SweepDocument, "POST", f"/trials/{trial_id}/fork", params={"user": user}, json=body)
 
-    def events(self, reference: str, after: int = 0) -> report.EventList:
-        """A page of a sweep's audit log, oldest first."""
-        return self._ask(report.EventList, "GET", f"/sweeps/{_part(reference)}/events", params={"after": after})
+    def events(self, reference: str | None, after: int = 0) -> report.EventList:
+        """A page of a sweep's audit log, oldest first; of that of tokens and nodes where none is named."""
+        of = "" if reference is None else f"/sweeps/{_part(reference)}"
+        return self._ask(report.EventList, "GET", f"{of}/events", params={"after": after})
 
     def trial(self, trial_id: int) -> report.TrialDocument:
         """One trial."""

@@ -125,12 +125,20 @@ def scale(
     return _answer(summary, f"runs at most {slots} trials at once", format)
 
 
-def events(sweep: SweepArgument, format: FormatOption = Format.TABLE) -> int:
-    """Print what was done with a sweep and its trials: when, by whom, and why.
+def events(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="Number or name; without one: tokens and nodes."),
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Print what was done with a sweep and its trials, or with tokens and nodes: when, by whom, and why.
 
-    Example:
+    Examples:
 
       orch events quickstart
+
+      orch events
     """
     client, after = connect(), 0
     found: list[report.EventDocument] = []

@@ -34,6 +34,8 @@ A_ROUND = 2 * AT_ONCE
 """Calls: a round lasts twice the time that one may take, and then the log is read again."""
 FOR_FAILING = AT_ONCE // 2
 """Places of a round that are kept for hosts which failed last, and are all that they get while others wait."""
+MOST_FAILING = 1000
+"""Hosts: sweep files name them as they like, so those that failed longest ago are forgotten beyond it."""
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 900.0
 MOST_TRIES = 12
@@ -102,6 +104,8 @@ class Notifier:
 
     def _round(self, due: Sequence[Delivery]) -> list[Delivery]:
         """A few of them: hosts take turns, so that one which does not answer holds up nobody but itself."""
+        latest = sorted(self._failing.items(), key=lambda each: each[1])[-MOST_FAILING:]
+        self._failing = dict(latest)
         places: Counter[str] = Counter()
         turns: list[tuple[int, str, Delivery]] = []
         for delivery in due:
@@ -139,7 +143,7 @@ class Notifier:
 
     def _news(self, event: Event) -> Iterable[NewDelivery]:
         kinds = messages.kinds_of(event)
-        if not kinds:
+        if event.sweep_id is None or not kinds:
             return
         try:
             sweep = self._sweeps.sweep(event.sweep_id)

@@ -16,9 +16,9 @@ EVENTS_LOCK = 0x6F726365  # "orce" in ASCII; taken in PostgreSQL by whoever writ
 
 
 def event(
-    sweep_id: int, actor: str, what: str, *, reason: str, now: datetime, trial_id: int | None = None
+    sweep_id: int | None, actor: str, what: str, *, reason: str, now: datetime, trial_id: int | None = None
 ) -> dict[str, Any]:
-    """A row for `write_events`."""
+    """A row for `write_events`. sweep_id: None for what belongs to no sweep."""
     return {
         "sweep_id": sweep_id,
         "trial_id": trial_id,

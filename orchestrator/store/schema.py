@@ -277,11 +277,12 @@ metric_point = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# sweep_id: none where it was done with a token or a node.
 event = sa.Table(
     "event",
     metadata,
     sa.Column("id", Id, primary_key=True),
-    sa.Column("sweep_id", sa.ForeignKey("sweep.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("sweep_id", sa.ForeignKey("sweep.id", ondelete="CASCADE"), index=True),
     sa.Column("trial_id", sa.ForeignKey("trial.id", ondelete="CASCADE")),
     sa.Column("actor", Prose, nullable=False),
     sa.Column("what", Prose, nullable=False),

@@ -258,9 +258,14 @@ class SqlSweeps:
 
     def events(self, *, sweep_id: int | None = None, after: int = 0, limit: int = 1000) -> list[Event]:
         """In order of id."""
-        query = sa.select(t.event).where(t.event.c.id > after).order_by(t.event.c.id).limit(limit)
-        if sweep_id is not None:
-            query = query.where(t.event.c.sweep_id == sweep_id)
+        return self._events(after, limit, sa.true() if sweep_id is None else t.event.c.sweep_id == sweep_id)
+
+    def events_of_no_sweep(self, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """What was done with tokens and nodes, in order of id."""
+        return self._events(after, limit, t.event.c.sweep_id.is_(None))
+
+    def _events(self, after: int, limit: int, which: sa.ColumnElement[bool]) -> list[Event]:
+        query = sa.select(t.event).where(t.event.c.id > after, which).order_by(t.event.c.id).limit(limit)
         with self._database.read() as connection:
             return [Event(**row) for row in connection.execute(query).mappings()]
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from orchestrator.access import Role
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.records import Token
+from orchestrator.store import audit
 from orchestrator.store import schema as t
 from orchestrator.store.database import AnyRow, Database, insert
 
@@ -31,6 +32,9 @@ class SqlTokens:
             row = connection.execute(statement.on_conflict_do_nothing().returning(t.token)).one_or_none()
             if row is None:
                 raise Conflict(f"a token {name!r} is in force already; revoke or rotate it, or take another name.")
+            reach = f"project {project}" if project else "all projects"
+            reason = f"{'an' if role is Role.ADMIN else 'a'} {role}'s, of {reach}"
+            _note(connection, created_by, f"made token {name}", reason, now)
             return _token(row)
 
     def tokens(self) -> list[Token]:
@@ -44,21 +48,26 @@ class SqlTokens:
             row = connection.execute(sa.select(t.token).where(t.token.c.digest == digest, _IN_FORCE)).one_or_none()
         return None if row is None else _token(row)
 
-    def replace_token(self, name: str, digest: str) -> Token:
+    def replace_token(self, name: str, digest: str, *, by: str, now: datetime) -> Token:
         """A new secret for the token in force of that name; the old one is worth nothing. Raises NotFound."""
-        return self._change(name, digest=digest)
+        return self._change(name, "rotated", by, now, digest=digest)
 
-    def revoke_token(self, name: str, *, now: datetime) -> Token:
+    def revoke_token(self, name: str, *, by: str, now: datetime) -> Token:
         """End the token in force of that name. Raises NotFound."""
-        return self._change(name, revoked_at=now)
+        return self._change(name, "revoked", by, now, revoked_at=now)
 
-    def _change(self, name: str, **values: object) -> Token:
+    def _change(self, name: str, what: str, by: str, now: datetime, **values: object) -> Token:
         statement = sa.update(t.token).where(t.token.c.name == name, _IN_FORCE).values(**values)
         with self._database.write() as connection:
             row = connection.execute(statement.returning(t.token)).one_or_none()
             if row is None:
                 raise NotFound(f"no token {name!r} is in force; `orch token list` shows all.")
+            _note(connection, by, f"{what} token {name}", "", now)
             return _token(row)
+
+
+def _note(connection: sa.Connection, by: str, what: str, reason: str, now: datetime) -> None:
+    audit.write_events(connection, [audit.event(None, by, what, reason=reason, now=now)])
 
 
 def _token(row: AnyRow) -> Token:

@@ -29,6 +29,7 @@ from orchestrator import health
 from orchestrator.errors import Unreachable
 from orchestrator.lifecycle import SweepState, TrialState
 from orchestrator.records import Links, OutboxItem, Sweep, Topic, Trial
+from orchestrator.spec.notify import redacted
 from orchestrator.tracking.figure import learning_curve
 from orchestrator.tracking.provenance import provenance
 
@@ -274,7 +275,8 @@ class _Telling:
             started=_milliseconds(sweep.started_at or sweep.created_at),
             tags={"orch.sweep_id": str(sweep.id), "mlflow.user": sweep.user},
         )
-        self._attach(lambda: self._client.log_text(run_id, sweep.source, "sweep.yaml"))
+        # Who reads MLflow need not be allowed to write to the sweep's webhooks
+        self._attach(lambda: self._client.log_text(run_id, redacted(sweep.source), "sweep.yaml"))
         return run_id
 
     def _new_trial_run(self, trial: Trial) -> str:

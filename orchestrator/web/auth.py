@@ -36,6 +36,16 @@ def _needs(role: Role) -> Callable[..., Awaitable[Principal]]:
     return check
 
 
+def _still(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)] = None
+) -> Callable[[], bool]:
+    door: Doorkeeper = request.app.state.door
+    secret = given.credentials if given is not None else ""
+    return lambda: bool(door.remembered(secret) or door.principal(secret))
+
+
+InForce = Annotated[Callable[[], bool], Depends(_still)]
+"""Asks whether the request's token is in force still; for answers that last. Raises Unreachable."""
 Viewer = Annotated[Principal, Depends(_needs(Role.VIEWER))]
 Submitter = Annotated[Principal, Depends(_needs(Role.SUBMITTER))]
 Admin = Annotated[Principal, Depends(_needs(Role.ADMIN))]

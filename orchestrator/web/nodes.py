@@ -36,14 +36,14 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     def drain_node(node: Node, who: Admin, user: User = "anonymous") -> report.NodeDocument:
         """Have trials leave a node at their next reports, and start none there."""
         place = control.find_node(node, service.launcher.capacity().places)
-        nodes.drain(place.node_id, user=who.acting_for(user), now=service.clock.now())
+        nodes.drain(place.node_id, name=place.name, user=who.acting_for(user), now=service.clock.now())
         return report.node_document(place, drained=True)
 
     @router.post("/{node}/undrain", status_code=202, responses=answers(404, 422))
-    def undrain_node(node: Node, _: Admin) -> report.NodeDocument:
+    def undrain_node(node: Node, who: Admin, user: User = "anonymous") -> report.NodeDocument:
         """Let a node be used again."""
         place = control.find_node(node, service.launcher.capacity().places)
-        nodes.undrain(place.node_id)
+        nodes.undrain(place.node_id, name=place.name, user=who.acting_for(user), now=service.clock.now())
         return report.node_document(place, drained=False)
 
     return router

@@ -21,7 +21,7 @@ from orchestrator.lifecycle import SWEEP_ENDS
 from orchestrator.records import Event, TrialMark
 from orchestrator.tokens import Doorkeeper
 from orchestrator.web import logs
-from orchestrator.web.auth import Viewer
+from orchestrator.web.auth import InForce, Viewer
 from orchestrator.web.errors import answers
 from orchestrator.web.results import TrialId
 from orchestrator.web.service import Service
@@ -30,8 +30,10 @@ from orchestrator.web.sweeps import Reference
 LOOK_EVERY_S = 0.5
 SIGN_OF_LIFE_S = 10.0
 """A comment is sent after so long without news, so that both ends see whether the other is there."""
+CHECK_EVERY_S = 10.0
+"""How often it is asked whether the token is in force still: one that was revoked or rotated sees no more."""
 LONGEST_S = 600.0
-"""A stream ends after so long and its client comes back, with a token that must still be in force."""
+"""A stream ends after so long and its client comes back."""
 
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=2**63 - 1)]
 EVENTS_A_LOOK = 1000
@@ -58,24 +60,26 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
     happy: dict[int | str, dict[str, Any]] = {200: {"description": "Server-sent events.", "content": text}}
 
     @router.get("/sweeps/{reference}/stream", responses={**answers(404, 422), **happy})
-    def stream_sweep(reference: Reference, who: Viewer, last_event_id: LastEventId = 0) -> EventStream:
+    def stream_sweep(
+        reference: Reference, who: Viewer, in_force: InForce, last_event_id: LastEventId = 0
+    ) -> EventStream:
         """A sweep until it has ended and the tracker knows it.
 
         `progress`: the sweep with those of its trials that have changed, all of them at first. `event`: a line of the
         audit log under its number; those after `Last-Event-ID` first where that is given. `end`: nothing follows.
         """
         sweep = service.sweep_of(who, reference)
-        return _answer(_Watched(service, sweep.id, last_event_id).look)
+        return _answer(_Watched(service, sweep.id, last_event_id).look, in_force)
 
     @router.get("/trials/{trial_id}/log/stream", responses={**answers(404, 422), **happy})
-    def stream_log(trial_id: TrialId, who: Viewer, last_event_id: LastEventId = 0) -> EventStream:
+    def stream_log(trial_id: TrialId, who: Viewer, in_force: InForce, last_event_id: LastEventId = 0) -> EventStream:
         """What a trial prints until it ends.
 
         `log`: a piece of it, under the byte offset where the next begins; from `Last-Event-ID` on where that is given.
         `end`: nothing follows.
         """
         service.trial_of(who, trial_id)
-        return _answer(_Read(service, who, trial_id, last_event_id).look)
+        return _answer(_Read(service, who, trial_id, last_event_id).look, in_force)
 
     return router
 
@@ -139,16 +143,20 @@ class _Read:
 END = b"event: end\ndata: {}\n\n"
 
 
-def _answer(look: Callable[[], News]) -> EventStream:
+def _answer(look: Callable[[], News], in_force: Callable[[], bool]) -> EventStream:
     """Proxies are asked not to hold it back."""
-    return EventStream(_stream(look), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return EventStream(_stream(look, in_force), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
-async def _stream(look: Callable[[], News]) -> AsyncIterator[bytes]:
+async def _stream(look: Callable[[], News], in_force: Callable[[], bool]) -> AsyncIterator[bytes]:
     until = time.monotonic() + LONGEST_S
-    spoke = time.monotonic()
+    spoke = checked = time.monotonic()
     while time.monotonic() < until:
         try:
+            if time.monotonic() - checked >= CHECK_EVERY_S:
+                if not await run_in_threadpool(in_force):
+                    return
+                checked = time.monotonic()
             news = await run_in_threadpool(look)
         except (Unreachable, NotFound):
             return  # its client asks again, and gets the refusal

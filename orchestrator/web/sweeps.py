@@ -16,11 +16,12 @@ from orchestrator.records import Once, Sweep, Trial
 from orchestrator.spec.load import read_document
 from orchestrator.submit import check, plan_document, submit, with_identities
 from orchestrator.tokens import Doorkeeper
-from orchestrator.web.auth import Submitter, Viewer
+from orchestrator.web.auth import Admin, Submitter, Viewer
 from orchestrator.web.errors import answers
 from orchestrator.web.service import Service
 
 BIGGEST_ID = 2**63 - 1
+After = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="Those after this number.")]
 Reference = Annotated[
     str, Path(min_length=1, max_length=100, examples=["quickstart"], description="A sweep's number or name.")
 ]
@@ -128,11 +129,14 @@ def routes(service: Service, _: Doorkeeper) -> APIRouter:
         return document_of(sweep, trials.trials(sweep.id))
 
     @router.get("/sweeps/{reference}/events", responses=answers(404, 422))
-    def list_events(
-        reference: Reference, who: Viewer, after: Annotated[int, Query(ge=0, le=BIGGEST_ID)] = 0
-    ) -> list[report.EventDocument]:
+    def list_events(reference: Reference, who: Viewer, after: After = 0) -> list[report.EventDocument]:
         """The audit log of one sweep, oldest first."""
         sweep = service.sweep_of(who, reference)
         return [report.event_document(event) for event in sweeps.events(sweep_id=sweep.id, after=after)]
+
+    @router.get("/events", responses=answers(422))
+    def list_events_of_no_sweep(_: Admin, after: After = 0) -> list[report.EventDocument]:
+        """The audit log of tokens and nodes, oldest first."""
+        return [report.event_document(event) for event in sweeps.events_of_no_sweep(after=after)]
 
     return router

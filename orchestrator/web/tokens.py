@@ -46,14 +46,14 @@ def routes(service: Service, door: Doorkeeper) -> APIRouter:
         """A new secret for a token, an admin's right and its bearer's own; the old one is worth nothing from now on."""
         if name != who.name:
             who.require(Role.ADMIN)
-        made, secret = tokens.rotate(name, store=store)
+        made, secret = tokens.rotate(name, by=who.name, store=store, clock=clock)
         door.forget()
         return report.new_token_document(made, secret)
 
     @router.delete("/{name}", responses=answers(404, 422))
-    def revoke_token(name: Name, _: Admin) -> report.TokenDocument:
+    def revoke_token(name: Name, who: Admin) -> report.TokenDocument:
         """End a token."""
-        ended = tokens.revoke(name, store=store, clock=clock)
+        ended = tokens.revoke(name, by=who.name, store=store, clock=clock)
         door.forget()
         return report.token_document(ended)
 

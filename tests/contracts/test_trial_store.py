@@ -419,10 +419,15 @@ class TestWishes:
         assert [t.state for t in store.trials.trials(sweep.id)] == [T.CANCELLED, T.PENDING]
 
 
-def test_drained_nodes_are_remembered_until_they_come_back(store: Store) -> None:
+def test_drained_nodes_are_remembered_until_they_come_back_and_each_change_is_an_event(store: Store) -> None:
     for node in ("a", "b", "a"):
-        store.nodes.drain(node, user="ada", now=NOW)
+        store.nodes.drain(node, name=f"node-{node}", user="ada", now=NOW)
     assert store.nodes.drained() == {"a", "b"}
-    store.nodes.undrain("a")
-    store.nodes.undrain("a")
+    for _ in range(2):
+        store.nodes.undrain("a", name="node-a", user="bob", now=NOW)
     assert store.nodes.drained() == {"b"}
+    assert [(e.sweep_id, e.trial_id, e.actor, e.what, e.reason) for e in store.sweeps.events_of_no_sweep()] == [
+        (None, None, "ada", "drained node node-a", "its id is a"),
+        (None, None, "ada", "drained node node-b", "its id is b"),
+        (None, None, "bob", "undrained node node-a", "its id is a"),
+    ]

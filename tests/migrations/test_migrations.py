@@ -171,6 +171,22 @@ def test_results_keep_standing_through_the_revision_that_gives_them_to_projects(
     store.close()
 
 
+def test_the_way_down_leaves_out_events_of_no_sweep_and_gives_no_number_twice(empty_url: str) -> None:
+    store = open_store(empty_url)
+    store.sweeps.add_sweep(a_sweep(), some_trials(1), now=NOW)
+    kept = store.sweeps.events()
+    store.nodes.drain("a", name="n1", user="ada", now=NOW)
+    [drained] = store.sweeps.events_of_no_sweep()
+    store.close()
+    downgrade(empty_url, "0009")
+    store = open_store(empty_url)
+    assert store.sweeps.events() == kept
+    store.nodes.undrain("a", name="n1", user="ada", now=NOW)
+    [back] = store.sweeps.events_of_no_sweep()
+    assert back.id > drained.id
+    store.close()
+
+
 def test_a_downgrade_with_rows_leaves_no_table(empty_url: str) -> None:
     store = open_store(empty_url)
     sweep = store.sweeps.add_sweep(a_sweep(), some_trials(2), now=NOW)

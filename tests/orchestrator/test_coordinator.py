@@ -19,11 +19,13 @@ from orchestrator.control import (
     scale,
     set_priority,
 )
-from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, charged, decide
+from orchestrator.coordinator import MAX_LOST_DRIVERS, Act, Coordinator, Move, _Fitting, charged, decide
 from orchestrator.errors import ClusterError, Unreachable
 from orchestrator.lifecycle import SWEEP_ENDS, SWEEP_MOVES, Actor, SweepState, TrialState, Wish
+from orchestrator.places import most_trials
 from orchestrator.policy import Allotment, Demand, Rules
 from orchestrator.records import Capacity, DriverStatus, Place, Usage
+from orchestrator.spec.operations import Resources
 from orchestrator.store import open_store
 from orchestrator.submit import submit
 from tests.support.builders import a_report
@@ -368,17 +370,35 @@ def test_a_driver_that_is_to_stop_is_asked_for_at_once(store, launcher, queue, w
     assert state(store, sweep) is {cancel: SweepState.CANCELLED, pause: SweepState.PAUSED}[what]
 
 
+def test_each_kind_of_resources_is_held_against_the_nodes_once(monkeypatch):
+    asked = []
+
+    def counted(resources, places):
+        asked.append(resources)
+        return most_trials(resources, places)
+
+    monkeypatch.setattr("orchestrator.coordinator.most_trials", counted)
+    places = (Place(labels={"zone": "a"}, memory_bytes=10**10, cpus=8),)
+    fitting = _Fitting(Capacity(cpus=8, gpus=0, free_cpus=8, free_gpus=0, nodes=1, places=places))
+    kinds = ({}, {"cpu": 2}, {"workers": 4}, {"memory": "5GB"}, {"labels": {"zone": "a"}}, {"labels": {"zone": "b"}})
+    words = [
+        Resources.model_validate(kind | {"max_concurrent": most}).model_dump() for most in (1, 2) for kind in kinds
+    ]
+    assert [fitting.trials(each) for each in words] == [8, 4, 2, 2, 8, 0] * 2
+    assert len(asked) == len(kinds)
+
+
 def test_what_a_drained_node_has_is_given_to_nobody(store, queue):
     nodes = tuple(Place(labels={}, memory_bytes=1, node_id=name, cpus=2) for name in "ab")
     launcher = FakeLauncher(cpus=4, places=nodes)
     coordinator = Coordinator(store.sweeps, store.ledger, launcher, FixedClock(), drained=store.nodes.drained)
     sweep = queue()
     for node in nodes:
-        store.nodes.drain(node.node_id, user="ada", now=FixedClock().now())
+        store.nodes.drain(node.node_id, name=node.name, user="ada", now=FixedClock().now())
     tick(coordinator)
     assert state(store, sweep) is SweepState.QUEUED
     assert store.sweeps.sweep(sweep.id).reason == "waits for 1 CPU; the whole pool has 0 CPUs and no GPU"
-    store.nodes.undrain("b")
+    store.nodes.undrain("b", name="b", user="ada", now=FixedClock().now())
     tick(coordinator, 3)
     assert state(store, sweep) is SweepState.RUNNING
 

@@ -20,6 +20,7 @@ from orchestrator.notify.notifier import MOST_TRIES, Notifier
 from orchestrator.notify.webhook import Failed, Webhook
 from orchestrator.records import NewDelivery
 from orchestrator.spec.model import SweepSpec
+from orchestrator.spec.notify import redacted
 from orchestrator.store import Store
 from tests.support.builders import NOW, a_report, a_sweep, some_trials
 from tests.support.clock import FakeClock
@@ -223,6 +224,16 @@ def test_of_many_hosts_that_do_not_answer_each_is_tried_and_none_holds_up_others
     assert carrier.send() == 1
 
 
+def test_of_hosts_without_end_that_do_not_answer_the_latest_are_remembered(store, clock, monkeypatch):
+    monkeypatch.setattr("orchestrator.notify.notifier.MOST_FAILING", 20)
+    carrier = Notifier(store.sweeps, store.trials, store.deliveries, Told(), clock)
+    plan_calls(store, [f"http://dead{n}/" for n in range(90)])
+    while carrier._round(store.deliveries.due(now=clock.now(), limit=1000)):
+        carrier.send()
+        clock.advance(seconds=0.01)
+    assert len(carrier._failing) == 20
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -303,3 +314,20 @@ def test_the_sweep_file_takes_an_address_a_list_or_a_section():
     for wrong in ("ftp://x", "file:///etc/passwd", {"urls": [url], "on": ["start"]}, []):
         with pytest.raises(ValueError):
             SweepSpec.model_validate(base | {"notify": wrong})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("notify: https://hooks.slack.com/services/T/B/x\n", "notify: https://hooks.slack.com/...\n"),
+        ("urls: [https://a.b/x, http://c:80/y?z]}", "urls: [https://a.b/..., http://c:80/...]}"),
+        ("""["https://a.b/x'y,z","https://c"],"on":[]""", '["https://a.b/...","https://c/..."],"on":[]'),
+        ("- 'https://me:word@a.b/x y'", "- 'https://a.b/...'"),
+        (r'- "HTTPS:\/\/a.b\/x"', r'- "HTTPS:\/\/a.b/..."'),
+        ("# notify: https://a.b?token=x#y", "# notify: https://a.b/..."),
+        ("name: a  # no address: https", "name: a  # no address: https"),
+    ],
+)  # fmt: skip
+def test_of_web_addresses_in_a_sweep_file_the_host_alone_is_shown(text, shown):
+    assert redacted(text) == shown
+    assert redacted(shown) == shown

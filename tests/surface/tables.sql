@@ -136,7 +136,7 @@ CREATE TABLE trial (
 
 CREATE TABLE event (
   id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
-  sweep_id INTEGER NOT NULL, 
+  sweep_id INTEGER, 
   trial_id INTEGER, 
   actor TEXT NOT NULL, 
   what TEXT NOT NULL, 

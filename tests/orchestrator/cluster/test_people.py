@@ -42,10 +42,10 @@ def test_trials_leave_a_drained_node_and_come_back_when_it_does(lab: Lab) -> Non
     driver = lab.drive(sweep)
     wait_for(lambda: lab.store.trials.trial(trial.id).step >= 20, "a report", driver)
     [node] = lab.launcher().capacity().places
-    lab.store.nodes.drain(node.node_id, user="ada", now=NOW)
+    lab.store.nodes.drain(node.node_id, name=node.name, user="ada", now=NOW)
     wait_for(lambda: lab.store.trials.trial(trial.id).state is T.PENDING, "the end of the attempt", driver)
     assert "is drained" in lab.store.trials.trial(trial.id).reason
-    lab.store.nodes.undrain(node.node_id)
+    lab.store.nodes.undrain(node.node_id, name=node.name, user="ada", now=NOW)
     assert driver.wait(timeout=PATIENCE_S) == 0
     [trial] = lab.trials(sweep)
     assert (trial.state, trial.attempt, trial.step) == (T.SUCCEEDED, 2, 1500)

@@ -106,6 +106,19 @@ def same_curves(record: Store, rest: Rest, trial_id: int) -> bool:
     return bool(curves) and all(rest.history(trial.mlflow_run_id, name) == curve for name, curve in curves.items())
 
 
+def test_who_reads_mlflow_is_not_told_where_webhooks_listen(
+    record: Store, tracker: Tracker, rest: Rest, project: str
+) -> None:
+    text = "name: routing\nnotify: https://hooks.slack.com/services/T0/B0/secret\n"
+    added = record.sweeps.add_sweep(a_sweep(project=project, source=text), [a_trial()], now=NOW)
+    started = record.sweeps.move_sweep(added, SweepState.STARTING, actor=Actor.COORDINATOR, reason="", now=NOW)
+    record.sweeps.move_sweep(started, SweepState.RUNNING, actor=Actor.COORDINATOR, reason="", now=NOW)
+    drain(courier_for(record, tracker), record)
+    sweep = record.sweeps.sweep(added.id)
+    assert sweep.source == text
+    assert "notify: https://hooks.slack.com/..." in rest.artifact(sweep.mlflow_run_id, "sweep.yaml").decode()
+
+
 def test_a_sweep_with_two_trials_arrives_whole(record: Store, tracker: Tracker, rest: Rest, project: str) -> None:
     sweep, trials = a_started_sweep(record, project)
     for trial in trials:

@@ -13,11 +13,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.access import Role
+from orchestrator.cli import control
+from orchestrator.cli.sweeps import Format
 from orchestrator.errors import ExitCode
 from orchestrator.records import Place
 from orchestrator.tokens import REMEMBERED_S, Doorkeeper, keep_local
 from orchestrator.web.limits import MOST_BYTES
 from tests.orchestrator.web.conftest import SECRET, FixedClock
+from tests.support.listening import listening
 
 TEXT = "name: {name}\nproject: {project}\nparameters: {{training.lr: [1e-3, 1e-2]}}\n"
 CONTROLS = ("cancel", "pause", "resume", "retry")
@@ -166,7 +169,7 @@ def test_a_revocation_by_another_process_is_seen_within_seconds(service):
     now = [0.0]
     door = Doorkeeper(service.tokens, now_s=lambda: now[0])
     assert door.principal(SECRET)
-    service.tokens.revoke_token("local@here", now=FixedClock().now())
+    service.tokens.revoke_token("local@here", by="ada", now=FixedClock().now())
     assert door.remembered(SECRET)
     now[0] += REMEMBERED_S
     assert door.remembered(SECRET) is None
@@ -251,6 +254,50 @@ def test_admins_alone_drain_nodes(client, bearer, service):
         answer = client.post(f"/api/v1/nodes/{unclear}/drain")
         assert answer.status_code == 404
         assert "n1 (abcdef), n2 (abcxyz)" in answer.json()["error"]
+
+
+def test_what_is_done_with_tokens_and_nodes_is_kept_for_admins_alone(client, bearer, service):
+    service.launcher.places = (Place(labels={}, memory_bytes=1, node_id="abcdef", name="n1", cpus=2),)
+    sam, vera = bearer("sam", Role.SUBMITTER, "p"), bearer("vera", Role.VIEWER)
+    sweep = submit(sam).json()
+    assert sam.post("/api/v1/tokens/sam/rotate").status_code == 200
+    assert client.delete("/api/v1/tokens/sam").status_code == 200
+    assert client.post("/api/v1/nodes/n1/drain", params={"user": "ada"}).status_code == 202
+    assert client.post("/api/v1/nodes/n1/undrain", params={"user": "ada"}).status_code == 202
+    events = client.get("/api/v1/events").json()
+    assert {(each["sweep_id"], each["trial_id"]) for each in events} == {(None, None)}
+    told = [(each["actor"], each["what"], each["reason"]) for each in events]
+    assert told == [
+        ("orch up", "made token local@here", "an admin's, of all projects"),
+        ("local@here", "made token sam", "a submitter's, of project p"),
+        ("local@here", "made token vera", "a viewer's, of all projects"),
+        ("sam", "rotated token sam", ""),
+        ("local@here", "revoked token sam", ""),
+        ("ada", "drained node n1", "its id is abcdef"),
+        ("ada", "undrained node n1", "its id is abcdef"),
+    ]
+    assert client.get("/api/v1/events", params={"after": events[-2]["event_id"]}).json() == events[-1:]
+    for who in (vera, bearer("pia", Role.VIEWER, "p")):
+        assert who.get("/api/v1/events").status_code == 403
+        seen = who.get(f"/api/v1/sweeps/{sweep['sweep_id']}/events").json()
+        assert [each["what"] for each in seen] == ["submitted"]
+
+
+def test_orch_events_without_a_sweep_prints_what_was_done_with_tokens(api, monkeypatch, capfd):
+    with listening(api) as url:
+        monkeypatch.setenv("ORCH_URL", url)
+        monkeypatch.setenv("ORCH_TOKEN", SECRET)
+        assert control.events(format=Format.JSON) == ExitCode.OK
+    assert '"what": "made token local@here"' in capfd.readouterr().out
+
+
+def test_a_change_of_tokens_that_is_refused_leaves_no_event(client, bearer):
+    bearer("sam", Role.SUBMITTER)
+    before = client.get("/api/v1/events").json()
+    assert client.post("/api/v1/tokens", json={"name": "sam", "role": "viewer"}).status_code == 409
+    assert client.post("/api/v1/tokens/nobody/rotate").status_code == 404
+    assert client.delete("/api/v1/tokens/nobody").status_code == 404
+    assert client.get("/api/v1/events").json() == before
 
 
 @pytest.mark.parametrize("name", ["coordinator", "Driver", "user"])

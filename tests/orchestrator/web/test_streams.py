@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from orchestrator import report
+from orchestrator.access import Role
 from orchestrator.cli import follow
 from orchestrator.cli.client import Client
 from orchestrator.cli.events import Message, messages
@@ -70,6 +71,27 @@ def test_a_stream_tells_the_sweep_then_what_changes_then_its_end(remote, service
     assert told[-1].event == "end"
     numbers = [int(message.id) for message in told if message.event == "event"]
     assert numbers == [event.id for event in service.sweeps.events(sweep_id=sweep.sweep_id, after=int(event.id))]
+
+
+@pytest.mark.parametrize("how", ["revoke", "rotate"])
+def test_a_stream_ends_with_its_token(remote, url, sweep, service, monkeypatch, how):
+    monkeypatch.setattr(streams, "CHECK_EVERY_S", 0.0)
+    log = service.log_path(sweep.sweep_id, sweep.trials[0].trial_id)
+    log.parent.mkdir(parents=True)
+    log.write_text("hello\n")
+    ada = Client(url, remote.create_token("ada", Role.VIEWER, None).token)
+    told, printed = ada.stream_sweep(sweep.sweep_id, ""), ada.stream_log(sweep.trials[0].trial_id, "")
+    assert (next(told).event, next(printed).event) == ("progress", "log")
+    remote.revoke_token("ada") if how == "revoke" else remote.rotate_token("ada")
+    assert not [each for each in (*told, *printed) if each.event], "neither news nor an orderly end"
+
+
+def test_a_stream_goes_on_while_its_token_is_in_force(remote, service, sweep, monkeypatch):
+    monkeypatch.setattr(streams, "CHECK_EVERY_S", 0.0)
+    stream = remote.stream_sweep(sweep.sweep_id, "")
+    next(stream)
+    end(service, sweep.sweep_id)
+    assert list(stream)[-1].event == "end"
 
 
 def test_after_a_break_the_stream_goes_on_after_the_last_event(remote, service, sweep):
