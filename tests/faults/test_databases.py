@@ -62,22 +62,40 @@ def test_sqlite_is_locked_for_ten_seconds(lab: Lab, fault_directory: Path) -> No
     through(lab, lock, fault_directory)
 
 
-def test_postgresql_cuts_connections_crashes_and_comes_back(
-    faulty_head: Head, fault_directory: Path, tmp_path: Path, server: PostgresServer
+@pytest.mark.parametrize(
+    "by",
+    [None, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT],
+    ids=["connections cut", "kill -9", "SIGTERM", "SIGINT", "SIGQUIT"],
+)
+def test_postgresql_goes_away_and_comes_back(
+    faulty_head: Head, fault_directory: Path, tmp_path: Path, server: PostgresServer, by: signal.Signals | None
 ) -> None:
     with server.database() as url:
         lab = Lab.in_home(faulty_head, tmp_path / "home", ORCH_DATABASE_URL=url)
 
-        def cut_and_crash() -> None:
-            with psycopg.connect(url, autocommit=True) as admin:
-                admin.execute(CUT)
-            before = lab.trials(lab.store.sweeps.sweeps()[0])[0].step
-            wait_for(lambda: lab.trials(lab.store.sweeps.sweeps()[0])[0].step > before, "a report after the cut")
-            server.stop(signal.SIGQUIT)
+        def step() -> int:
+            return lab.trials(lab.store.sweeps.sweeps()[0])[0].step
+
+        def cut() -> None:
+            for _ in range(3):
+                before = step()
+                with psycopg.connect(url, autocommit=True) as admin:
+                    assert admin.execute(CUT).fetchall()
+                wait_for(lambda before=before: step() > before, "a report after the cut")
+
+        def end(by: signal.Signals) -> None:
+            if by is signal.SIGTERM:
+                # It lets nobody in and waits for whoever is there, so these are sent away in the end
+                with psycopg.connect(url, autocommit=True) as admin:
+                    server.process.send_signal(by)
+                    time.sleep(DOWN_S)
+                    assert server.process.poll() is None
+                    admin.execute(CUT)
+            server.stop(by)
             time.sleep(DOWN_S)
             server.start()
 
         try:
-            through(lab, cut_and_crash, fault_directory)
+            through(lab, cut if by is None else lambda: end(by), fault_directory)
         finally:
             lab.store.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,14 @@ CONFIG = {"steps": 60, "eval_every": 10, "checkpoint_every": 5, "keep_checkpoint
 
 def undisturbed(config: Mapping[str, Any], seed: int = 0) -> list[tuple[int, float]]:
     """The curve of val_bpb when nothing goes wrong, by workloads.train alone."""
+    return _trained(json.dumps({**config, "seed": seed}, sort_keys=True)).copy()
+
+
+@cache
+def _trained(config: str) -> list[tuple[int, float]]:
+    # Many tests train the same
     torch.set_num_threads(1)
-    return [(int(row["step"]), float(row["val_bpb"])) for row in workloads.train({**config, "seed": seed})]
+    return [(int(row["step"]), float(row["val_bpb"])) for row in workloads.train(json.loads(config))]
 
 
 def test_one_trial_that_meets_everything_ends_once_with_the_undisturbed_result(lab: Lab, fault_directory: Path) -> None:
