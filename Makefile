@@ -27,7 +27,7 @@ test: install-dev postgresql ## Install what the tests need and run them.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 $(SERVICES:%=--ignore=%)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SERVICES)
 
-faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about forty minutes.
+faults: install-dev postgresql ## Kill, cut off and fill up every part, at every point; about an hour.
 	OMP_NUM_THREADS=1 ORCH_MODEL_EXAMPLES=150 $(BIN)/python -m pytest -m "faults or not faults" tests/faults tests/orchestrator/cluster/test_code.py
 
 chaos: install-dev ## 40 trials among 32 faults drawn at random; prints what was lost, doubled or differs.

@@ -48,6 +48,10 @@ REFUSALS = frozenset({400, 409, 413, 422})
 AWAY = frozenset({401, 403, 408, 429, 502, 503, 504})
 NOT_FOUND = 404
 
+# MLflow answers 400, too, when its database is in trouble, with SQLAlchemy's words in full, which end with a link that
+# tells the kind of error. Only of these two kinds are errors that come from what was to be stored.
+OF_ITS_DATABASE = re.compile(r"sqlalche\.me/e/\d+/(?!gkpj|9h9h)")  # neither IntegrityError nor DataError
+
 STATUS = {
     SweepState.SUCCEEDED: RunStatus.FINISHED,
     SweepState.FAILED: RunStatus.FAILED,
@@ -263,7 +267,7 @@ class _Telling:
                 runs[id_] = make()
                 show(runs[id_])
         except MlflowException as error:
-            if error.get_http_status_code() not in REFUSALS:
+            if not _is_refusal(error):
                 raise
             log.warning("MLflow does not take a report on %s, which is left out: %s", what, error)
 
@@ -320,12 +324,21 @@ def _let_go(run_id: str) -> None:
     mlflow_tracking._artifact_repos_cache.pop(run_id, None)
 
 
+def _is_refusal(error: MlflowException) -> bool:
+    """Whether MLflow will never take this."""
+    return error.get_http_status_code() in REFUSALS and not _is_of_its_database(error)
+
+
+def _is_of_its_database(error: Exception) -> bool:
+    return OF_ITS_DATABASE.search(str(error)) is not None
+
+
 def _is_away(error: Exception) -> bool:
     """Whether an upload failed because the server could not be asked, and not because it or its disk said no."""
     if isinstance(error, HTTPError) and error.response is not None:
         return error.response.status_code in AWAY
     if isinstance(error, RestException):
-        return error.get_http_status_code() in AWAY
+        return error.get_http_status_code() in AWAY or _is_of_its_database(error)
     return isinstance(error, RequestException | MlflowException)
 
 

@@ -1,4 +1,4 @@
-"""A Ray head of its own, whose processes know where faults are laid; ended with all that it started."""
+"""A Ray head of its own, whose processes know where faults are laid, or a whole service; ended with what it started."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.cluster import head as ray_head
 from orchestrator.cluster.head import Head
+from tests.journey.conftest import Shell
 from tests.support.ray_cluster import ENVIRONMENT, Lab
 from workloads import faults
 
@@ -42,3 +43,12 @@ def lab(faulty_head: Head, fault_directory: Path, tmp_path: Path) -> Iterator[La
     opened = Lab.in_home(faulty_head, tmp_path / "home")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A service of the test's own, as `orch up` starts it."""
+    found = Shell(tmp_path / "home")
+    found.orch("up")
+    yield found
+    found.orch("down")

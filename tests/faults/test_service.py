@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from orchestrator.cluster.head import MARK
 from orchestrator.lifecycle import TRIAL_ENDS
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
 from tests.faults.test_trials import undisturbed
 from tests.journey.conftest import SWEEP, Shell
 from tests.support.ray_cluster import wait_for
@@ -22,18 +23,20 @@ from tests.support.ray_cluster import wait_for
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    found = Shell(tmp_path / "home")
-    found.orch("up")
-    yield found
-    found.orch("down")
-
-
-def submitted(shell: Shell, tmp_path: Path, name: str, steps: int) -> dict[str, Any]:
+def submitted(shell: Shell, tmp_path: Path, name: str, steps: int, *words: str, every: int = 20) -> dict[str, Any]:
     path = tmp_path / f"{name}.yaml"
-    path.write_text(SWEEP.format(name=name, steps=steps, every=20))
-    return shell.json("submit", str(path))
+    path.write_text(SWEEP.format(name=name, steps=steps, every=every))
+    return shell.json("submit", str(path), *words)
+
+
+@contextmanager
+def record(shell: Shell) -> Iterator[Store]:
+    """What stands in SQL, whoever is away."""
+    store = open_store(f"sqlite:///{shell.home}/orch.db")
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def reports(shell: Shell, name: str) -> int:
@@ -54,8 +57,7 @@ def of_ray(shell: Shell) -> list[psutil.Process]:
 
 
 def ended_once_as_undisturbed(shell: Shell, document: dict[str, Any]) -> None:
-    store = open_store(f"sqlite:///{shell.home}/orch.db")
-    try:
+    with record(shell) as store:
         sweep_id = document["sweep_id"]
         ends = [
             event.trial_id
@@ -67,8 +69,6 @@ def ended_once_as_undisturbed(shell: Shell, document: dict[str, Any]) -> None:
         for trial in trials:
             assert trial.state == "succeeded", trial.reason
             assert store.trials.curve(trial.id, "val_bpb") == undisturbed(trial.config, seed=trial.seed)
-    finally:
-        store.close()
 
 
 def steps_in_mlflow(shell: Shell, run_id: str) -> list[int]:
@@ -123,4 +123,18 @@ def test_each_part_may_be_interrupted_or_terminated(shell: Shell, tmp_path: Path
     gone(head)
     shell.orch("up")
     shell.orch("watch", "tough")
+    ended_once_as_undisturbed(shell, document)
+
+
+def test_rays_head_is_interrupted(shell: Shell, tmp_path: Path) -> None:
+    """The process at its root alone: what becomes of the others is Ray's affair, and then that of `orch up`."""
+    document = submitted(shell, tmp_path, "headless", 300)
+    wait_for(lambda: reports(shell, "headless") > 0, "a report")
+    before = of_ray(shell)
+    head = psutil.Process(shell.running["ray"]["pid"])
+    head.send_signal(signal.SIGINT)
+    gone(head)
+    shell.orch("up")
+    assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    shell.orch("watch", "headless")
     ended_once_as_undisturbed(shell, document)

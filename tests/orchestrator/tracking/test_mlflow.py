@@ -5,6 +5,8 @@ import json
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from orchestrator.tracking.connect import connect
 from orchestrator.tracking.courier import Courier
 from tests.orchestrator.tracking.conftest import MlflowServer
 from tests.support.builders import NOW, a_report, a_sweep, a_trial
+from tests.support.damaged_mlflow import no_database, table_gone, unreadable_rows
 
 STEPS = 5
+Damage = Callable[[Path], AbstractContextManager[None]]
 
 
 class Rest:
@@ -264,6 +268,24 @@ def test_a_killed_server_loses_and_doubles_nothing(
     assert same_curves(record, rest, trial.id)
     assert same_curves(record, rest, other.id)
     assert len(rest.runs(project)) == 3
+
+
+@pytest.mark.parametrize("damage", [unreadable_rows, table_gone, no_database], ids=["500", "503", "400"])
+def test_what_its_database_is_to_blame_for_is_no_refusal(
+    record: Store, mlflow_server: MlflowServer, tracker: Tracker, rest: Rest, project: str, damage: Damage
+) -> None:
+    _, [trial, _] = a_started_sweep(record, project)
+    courier = courier_for(record, tracker)
+    train(record, trial, 0, 2)
+    drain(courier, record)
+    with damage(mlflow_server.settings.home / "mlflow.db"):
+        train(record, trial, 2, STEPS)
+        waiting = record.outbox.pending()
+        with pytest.raises(Unreachable, match="does not answer"):
+            courier.drain_once()
+        assert record.outbox.pending() == waiting
+    drain(courier, record)
+    assert same_curves(record, rest, trial.id)
 
 
 def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
