@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from orchestrator.policy.demand import SLACK, Account, Demand, Room, Rules
 from orchestrator.records import Capacity
@@ -59,8 +60,7 @@ def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, fl
         for place in protected:
             work.set_aside(place, -1)
     work.division.turns = {
-        account: (work.turn_of_project(account[0]), work.turn_of_user(account))
-        for account in {(demand.project, demand.user) for demand in work.division.order}
+        account: (work.turn_of_project(account[0]), work.turn_of_user(account)) for account in work.accounts
     }
     return work.division
 
@@ -90,6 +90,9 @@ def _bands(demands: Sequence[Demand], rules: Rules) -> list[_Band]:
     return [_Band(priority, found, rules) for priority, found in members.items()]
 
 
+_CPUS, _GPUS = attrgetter("cpus"), attrgetter("gpus")
+
+
 class _User:
     """A user's sweeps of one priority: first those that wait, the oldest last in `queue`; then those with least."""
 
@@ -109,10 +112,11 @@ class _Work:
         self.left = Room(pool.cpus, pool.gpus)
         self.division = Division()
         self.granted: list[_Band] = []
+        self.accounts: set[Account] = set()  # of sweeps that want something
         self.held: dict[str, float] = {}
         count = max(len(demands), 1)
-        self.big_cpus = rules.big * sum(demand.cpus for demand in demands) / count
-        self.big_gpus = rules.big * sum(demand.gpus for demand in demands) / count
+        self.big_cpus = rules.big * sum(map(_CPUS, demands)) / count
+        self.big_gpus = rules.big * sum(map(_GPUS, demands)) / count
         self.users: dict[Account, float] = dict(usage)
         self.projects: dict[str, float] = {}
         for (project, _), share in usage.items():
@@ -179,14 +183,15 @@ class _Work:
         users: dict[Account, _User] = {}
         for demand in band.demands:
             account = (demand.project, demand.user)
-            if account not in users:
-                users[account] = _User(account, len(users))
-            user = users[account]
+            user = users.get(account)
+            if user is None:
+                user = users[account] = _User(account, len(users))
             if demand.sweep_id not in self.division.slots:
                 if not demand.started:
                     user.queue.append(demand)
             else:
                 user.ring.append((demand.share_of(self.pool), len(user.ring), demand))
+        self.accounts.update(users)
         projects: dict[str, list[tuple[float, int, _User]]] = {}
         for account, user in users.items():
             user.queue.reverse()
@@ -199,6 +204,7 @@ class _Work:
 
     def _next(self, users: list[tuple[float, int, _User]]) -> Demand | None:
         """The project's next trial that fits: of the user first in turn, of the oldest sweep that waits."""
+        patience_s = self.rules.patience_s
         while users:
             user = users[0][2]
             queue, cpus, gpus = user.queue, self.left.cpus + SLACK, self.left.gpus + SLACK
@@ -208,7 +214,7 @@ class _Work:
                 if demand.cpus <= cpus and demand.gpus <= gpus and self._within_quota(demand):
                     return demand
                 queue.pop()
-                if self.division.head is None and not self._is_big(demand):
+                if demand.waited_s >= patience_s and self.division.head is None and not self._is_big(demand):
                     self._becomes_head(demand)
             while user.ring:
                 demand = user.ring[0][2]
