@@ -250,11 +250,11 @@ def test_room_is_kept_for_one_alone_that_could_have_it_and_waited_for_it_or_has_
 def test_only_what_ranks_lower_is_stopped_and_never_in_vain(lab):
     """For sweeps of a higher priority, by age as well, or that wait for hours longer; and these fit in then.
 
+    That is, a first trial fits once all that leaves or shrinks has done so; further ones may still find gaps filled.
     Where what runs has outgrown the pool or a quota, which shrank, lower ones may be stopped for what runs already.
     """
     for name in POOLS:
         victims = lab.victims(name)
-        leaving = [each for each in lab.of(name) if each.stopping or each.sweep_id in victims]
         for each in lab.of(name):
             if not each.started or each.stopping or not each.trials:
                 continue
@@ -266,13 +266,15 @@ def test_only_what_ranks_lower_is_stopped_and_never_in_vain(lab):
             assert level(each, lab.rules) < max(level(d, lab.rules) for d in lab.of(name) if d.priority == by.priority)
             longer = by.waited_s >= each.waited_s + lab.rules.overdue_s
             assert each.priority < by.priority or longer
-            room = tuple(
-                map(sum, zip(amounts((other, holds(other)) for other in leaving), lab.free(name), strict=True))
-            )
+            room = [have - kept for have, kept in zip(lab.size(name), kept_in(lab, name), strict=True)]
             served = [other for other in lab.of(name) if lab.wants_more(other) and other.priority >= each.priority]
             shrank = any(had > size + SLACK for had, size in zip(lab.before(name), lab.size(name), strict=True))
             shrank = shrank or lab.quota_left(each, before=True) < -SLACK
-            assert shrank or any(fits(other, room) for other in [by, *served] if other is not each)
+            assert shrank or lab.given(by) or any(fits(other, room) for other in [by, *served] if other is not each)
+
+
+def kept_in(lab: Lab, name: str) -> tuple[float, float]:
+    return amounts((each, lab.given(each)) for each in lab.of(name))
 
 
 def level(demand: Demand, rules: Rules) -> float:
