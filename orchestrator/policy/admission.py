@@ -17,12 +17,16 @@ from orchestrator.records import Capacity
 
 @dataclass(slots=True)
 class Admission:
-    """slots: by sweep, for now. victims: sweeps to stop, by whom. head: room is kept for it. free: of the pool."""
+    """slots: by sweep, for now. victims: sweeps to stop, by whom. head: room is kept for it. free: of the pool.
+
+    held: shares of the pool by project with a quota, what runs beyond its share and what is on its way out counted in.
+    """
 
     slots: dict[int, int]
     victims: dict[int, Demand]
     free: Room
     head: Demand | None = None
+    held: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -36,6 +40,7 @@ class _Kept:
 @dataclass(slots=True)
 class _Work:
     demands: Sequence[Demand]
+    pool: Capacity
     division: Division
     rules: Rules
     admission: Admission
@@ -45,15 +50,31 @@ class _Work:
     def take(self, demand: Demand, lasts_s: float) -> bool:
         """Take room for one more trial, if that is free and does not delay the head."""
         free = self.admission.free
-        if not free.fits(demand):
+        if not free.fits(demand) or not self.within_quota(demand):
             return False
         if self.kept is not None and lasts_s > self.kept.until_s:
             if not self.kept.spare.fits(demand):
                 return False
             self.kept.spare.take(demand)
-        free.take(demand)
+        self.hold(demand, 1)
         self.admission.slots[demand.sweep_id] = self.admission.slots.get(demand.sweep_id, 0) + 1
         return True
+
+    def hold(self, demand: Demand, trials: int) -> None:
+        """So many trials of it take room and count against its project's quota."""
+        self.admission.free.take(demand, trials)
+        if demand.project in self.rules.quotas:
+            held = self.admission.held.get(demand.project, 0.0)
+            self.admission.held[demand.project] = held + trials * demand.share_of(self.pool)
+
+    def within_quota(self, demand: Demand, leaving: Sequence[Demand] = ()) -> bool:
+        """Its project may hold one more trial of it, once these have left."""
+        quota = self.rules.quotas.get(demand.project)
+        if quota is None:
+            return True
+        held = self.admission.held.get(demand.project, 0.0)
+        held -= sum(each.held * each.share_of(self.pool) for each in leaving if each.project == demand.project)
+        return held + demand.share_of(self.pool) <= quota + SLACK
 
 
 def admit(demands: Sequence[Demand], pool: Capacity, division: Division, rules: Rules) -> Admission:
@@ -63,12 +84,14 @@ def admit(demands: Sequence[Demand], pool: Capacity, division: Division, rules: 
     that wait, growth of those that run, then whatever else fits into gaps.
     """
     admission = Admission({}, dict(division.victims), Room(pool.cpus, pool.gpus))
-    work = _Work(demands, division, rules, admission)
+    work = _Work(demands, pool, division, rules, admission)
     _keep(work)
     waiting = [demand for demand in division.line if not demand.started]
     for demand in waiting:
         due = demand.sweep_id in division.slots
         if due and work.take(demand, demand.duration_s(1, rules)):
+            continue
+        if not work.within_quota(demand, work.stopping):  # it waits for its own project, and nobody else can help
             continue
         stops = (due or demand is division.head) and work.kept is None and _choose_victims(work, demand)
         if work.kept is None and (stops or work.stopping or demand.waited_s >= rules.patience_s):
@@ -89,7 +112,7 @@ def _keep(work: _Work) -> None:
     for demand in work.demands:
         if not demand.started and not demand.stopping:
             continue
-        work.admission.free.take(demand, demand.held)
+        work.hold(demand, demand.held)
         if demand.stopping or demand.sweep_id in work.admission.victims:
             work.stopping.append(demand)
         elif demand.trials:
@@ -170,13 +193,13 @@ def _releases(work: _Work) -> list[tuple[float, Demand]]:
 
 def _fill_gaps(work: _Work) -> None:
     """What is free beside, or until, what waits for more room than there is."""
-    free, slots, quotas, kept = work.admission.free, work.admission.slots, work.rules.quotas, work.kept
+    free, slots, kept = work.admission.free, work.admission.slots, work.kept
     barred = {*work.admission.victims, work.admission.head.sweep_id if work.admission.head else 0}
     for demand in work.division.order:
         if demand.gpus > free.gpus + SLACK or demand.cpus > free.cpus + SLACK:
             continue
-        # A project with a quota does not borrow: what it holds beyond its share would have to be counted again
-        if demand.sweep_id in barred or demand.project in quotas:
+        # What is to shrink would take back what it holds already, and with that keep free room from all others
+        if demand.sweep_id in barred or 0 < slots.get(demand.sweep_id, 0) < demand.held:
             continue
         lasts_s = demand.trial_s or work.rules.guess_s
         # Not even one trial of it: of thousands that wait, how long the whole would last is then not asked

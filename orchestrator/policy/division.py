@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from orchestrator.policy.demand import SLACK, Account, Demand, Room, Rules
 from orchestrator.records import Capacity
@@ -53,26 +54,28 @@ def divide(demands: Sequence[Demand], pool: Capacity, usage: Mapping[Account, fl
         work.keep_places(band)
         protected = [place for place in places if not band.outranks(place, rules)]
         for place in protected:
-            work.left.take(place)
+            work.set_aside(place, 1)
         work.serve_overdue(band)
         work.fill(band)
         for place in protected:
-            work.left.give(place)
+            work.set_aside(place, -1)
     work.division.turns = {
-        account: (work.turn_of_project(account[0]), work.turn_of_user(account))
-        for account in {(demand.project, demand.user) for demand in work.division.order}
+        account: (work.turn_of_project(account[0]), work.turn_of_user(account)) for account in work.accounts
     }
     return work.division
 
 
 class _Band:
-    """The sweeps of one priority. level: the priority, risen by the longest wait. first: the first that got a trial."""
+    """The sweeps of one priority.
+
+    level: the priority, risen by the longest wait. first: by project, the first sweep that got a trial.
+    """
 
     def __init__(self, priority: int, demands: list[Demand], rules: Rules) -> None:
         self.priority, self.demands = priority, demands
         longest_s = max((demand.waited_s for demand in demands if not demand.started), default=0.0)
         self.level = priority + longest_s / rules.aging_s
-        self.first: Demand | None = None
+        self.first: dict[str, Demand] = {}
 
     def outranks(self, place: Demand, rules: Rules) -> bool:
         """It may take that sweep's last slot. By age too, so that arrivals without end cannot stop it for ever."""
@@ -85,6 +88,9 @@ def _bands(demands: Sequence[Demand], rules: Rules) -> list[_Band]:
         if demand.trials and not demand.stopping:
             members.setdefault(demand.priority, []).append(demand)
     return [_Band(priority, found, rules) for priority, found in members.items()]
+
+
+_CPUS, _GPUS = attrgetter("cpus"), attrgetter("gpus")
 
 
 class _User:
@@ -106,25 +112,39 @@ class _Work:
         self.left = Room(pool.cpus, pool.gpus)
         self.division = Division()
         self.granted: list[_Band] = []
+        self.accounts: set[Account] = set()  # of sweeps that want something
         self.held: dict[str, float] = {}
         count = max(len(demands), 1)
-        self.big_cpus = rules.big * sum(demand.cpus for demand in demands) / count
-        self.big_gpus = rules.big * sum(demand.gpus for demand in demands) / count
+        self.big_cpus = rules.big * sum(map(_CPUS, demands)) / count
+        self.big_gpus = rules.big * sum(map(_GPUS, demands)) / count
         self.users: dict[Account, float] = dict(usage)
         self.projects: dict[str, float] = {}
         for (project, _), share in usage.items():
             self.projects[project] = self.projects.get(project, 0.0) + share
 
     def keep_places(self, band: _Band) -> None:
-        """What runs keeps one slot, unless all is taken by sweeps that may take it. A pool that shrank takes none."""
+        """What runs keeps one slot, unless the pool, or its project's quota, is taken by sweeps that may take it.
+
+        A pool that shrank takes none.
+        """
         for demand in band.demands:
             if not demand.started:
                 continue
-            by = next((each.first for each in self.granted if each.outranks(demand, self.rules)), None)
-            if by is not None and not self.left.fits(demand):
-                self.division.victims[demand.sweep_id] = by
-            else:
+            above = [each.first for each in self.granted if each.outranks(demand, self.rules)]
+            by: Demand | None = None
+            if above and not self.left.fits(demand):
+                by = next(iter(above[0].values()))
+            elif not self._within_quota(demand):
+                by = next((first[demand.project] for first in above if demand.project in first), None)
+            if by is None:
                 self._give(demand)
+            else:
+                self.division.victims[demand.sweep_id] = by
+
+    def set_aside(self, place: Demand, trials: int) -> None:
+        """So many trials of it are out of the reach of others: their room, and their part of its project's quota."""
+        self.left.take(place, trials)
+        self.held[place.project] = self.held.get(place.project, 0.0) + trials * place.share_of(self.pool)
 
     def serve_overdue(self, band: _Band) -> None:
         """Big trials that waited too long come first, the longest wait before all."""
@@ -163,14 +183,15 @@ class _Work:
         users: dict[Account, _User] = {}
         for demand in band.demands:
             account = (demand.project, demand.user)
-            if account not in users:
-                users[account] = _User(account, len(users))
-            user = users[account]
+            user = users.get(account)
+            if user is None:
+                user = users[account] = _User(account, len(users))
             if demand.sweep_id not in self.division.slots:
                 if not demand.started:
                     user.queue.append(demand)
             else:
                 user.ring.append((demand.share_of(self.pool), len(user.ring), demand))
+        self.accounts.update(users)
         projects: dict[str, list[tuple[float, int, _User]]] = {}
         for account, user in users.items():
             user.queue.reverse()
@@ -183,6 +204,7 @@ class _Work:
 
     def _next(self, users: list[tuple[float, int, _User]]) -> Demand | None:
         """The project's next trial that fits: of the user first in turn, of the oldest sweep that waits."""
+        patience_s = self.rules.patience_s
         while users:
             user = users[0][2]
             queue, cpus, gpus = user.queue, self.left.cpus + SLACK, self.left.gpus + SLACK
@@ -192,7 +214,7 @@ class _Work:
                 if demand.cpus <= cpus and demand.gpus <= gpus and self._within_quota(demand):
                     return demand
                 queue.pop()
-                if self.division.head is None and not self._is_big(demand):
+                if demand.waited_s >= patience_s and self.division.head is None and not self._is_big(demand):
                     self._becomes_head(demand)
             while user.ring:
                 demand = user.ring[0][2]
@@ -227,17 +249,16 @@ class _Work:
 
     def _give_first(self, band: _Band, demand: Demand) -> None:
         self._give(demand)
-        if band.first is None:
-            band.first = demand
+        if not band.first:
             self.granted.append(band)
+        band.first.setdefault(demand.project, demand)
 
     def _give(self, demand: Demand) -> None:
         if demand.sweep_id not in self.division.slots:
             self.division.line.append(demand)
         self.division.slots[demand.sweep_id] = self.division.slots.get(demand.sweep_id, 0) + 1
-        self.left.take(demand)
+        self.set_aside(demand, 1)
         share, account = demand.share_of(self.pool), (demand.project, demand.user)
-        self.held[demand.project] = self.held.get(demand.project, 0.0) + share
         self.projects[demand.project] = self.projects.get(demand.project, 0.0) + share
         self.users[account] = self.users.get(account, 0.0) + share
 

@@ -64,8 +64,8 @@ class _Sentences:
             return f"waits for {needs}; the whole pool has {_amounts(pool.cpus, pool.gpus, pool)}"
         if demand.homeless:
             return f"waits for {needs}; no node where it may run is large enough for one of its workers"
-        quota = self._rules.quotas.get(demand.project)
-        if quota is not None and self._held(demand.project) + demand.share_of(pool) > quota + SLACK:
+        quota, held = self._rules.quotas.get(demand.project), self._admission.held.get(demand.project, 0.0)
+        if quota is not None and demand is not head and held + demand.share_of(pool) > quota + SLACK:
             return f"waits for {needs}; project {demand.project} holds its quota of {quota:.0%} of the pool"
         have = f"{max(free.cpus, 0):g} of {pool.cpus:g} CPUs" + (
             f" and {max(free.gpus, 0):g} of {pool.gpus:g} GPUs" if pool.gpus else ""
@@ -77,10 +77,6 @@ class _Sentences:
         if ahead:
             text += f"; ahead of it: {', '.join(ahead[:NAMED])}" + (" …" if len(ahead) > NAMED else "")
         return text
-
-    def _held(self, project: str) -> float:
-        slots = self._admission.slots
-        return sum(d.share_of(self._pool) * slots[d.sweep_id] for d in self._ahead if d.project == project)
 
 
 def _amounts(cpus: float, gpus: float, pool: Capacity) -> str:

@@ -292,66 +292,6 @@ def labs(draw, max_size: int = 12):
 
 
 @settings(deadline=None)
-@given(labs(), st.dictionaries(st.tuples(PROJECTS, st.sampled_from(["u", "v"])), st.floats(0, 1)))
-def test_nothing_is_promised_twice_and_a_trial_gets_all_or_nothing(lab, usage):
-    demands, size = lab
-    found = allot(demands, size, usage)
-    assert set(found) == {each.sweep_id for each in demands}
-    used_cpus = used_gpus = 0.0
-    for each in demands:
-        given_slots = found[each.sweep_id].slots
-        assert isinstance(given_slots, int)
-        assert 0 <= given_slots <= max(each.trials, 1 if each.started else 0)
-        # What runs beyond its share holds its room until it ends
-        taken = max(given_slots, each.held)
-        used_cpus, used_gpus = used_cpus + taken * each.cpus, used_gpus + taken * each.gpus
-        assert given_slots or found[each.sweep_id].reason or not each.trials
-    assert used_cpus <= size.cpus + SLACK
-    assert used_gpus <= size.gpus + SLACK
-
-
-@settings(deadline=None, max_examples=50)
-@given(labs(), labs())
-def test_pools_are_divided_as_if_each_were_alone(one, other):
-    (ours, here), (theirs, there) = one, other
-    theirs = [dataclasses.replace(each, sweep_id=100 + each.sweep_id, pool="other") for each in theirs]
-    both = pooled(default=(here.cpus, here.gpus), other=(there.cpus, there.gpus))
-    found = allot([*ours, *theirs], both)
-    alone = allot(ours, here) | allot(theirs, pooled(default=(0, 0), other=(there.cpus, there.gpus)))
-    assert slots(found) == slots(alone)
-
-
-@settings(deadline=None)
-@given(labs())
-def test_nothing_lies_idle_that_somebody_could_use(lab):
-    """Unless it is kept for one that waits, which its reason says; or is on its way to those whose share it is."""
-    demands, size = lab
-    found = allot(demands, size)
-    kept = any("room is kept" in allotment.reason for allotment in found.values())
-    shrinking = any(each.held > found[each.sweep_id].slots for each in demands)
-    if kept or shrinking:
-        return
-    free_cpus = size.cpus - sum(found[each.sweep_id].slots * each.cpus for each in demands)
-    free_gpus = size.gpus - sum(found[each.sweep_id].slots * each.gpus for each in demands)
-    for each in demands:
-        if each.cpus <= free_cpus + SLACK and each.gpus <= free_gpus + SLACK:
-            assert found[each.sweep_id].slots >= each.trials
-
-
-@settings(deadline=None)
-@given(labs())
-def test_only_a_higher_priority_or_hours_more_in_the_queue_take_a_last_slot(lab):
-    demands, size = lab
-    found = allot(demands, size)
-    highest = max((each.priority for each in demands if each.trials and not each.stopping), default=0)
-    for each in demands:
-        if each.started and not each.stopping and not found[each.sweep_id].slots:
-            assert found[each.sweep_id].reason.startswith("preempted by")
-            by_age = any(other.waited_s >= each.waited_s + 4 * HOUR for other in demands)
-            assert each.priority < highest or by_age
-
-
-@settings(deadline=None)
 @given(labs())
 def test_a_decision_carried_out_is_not_taken_back(lab):
     """Once all that shrinks has shrunk, the same question has the same answer: nothing goes back and forth.
@@ -393,39 +333,3 @@ def test_shares_are_even_for_their_weights_up_to_one_trial(sweeps, weights, cpus
         for rich in held:
             if held[poor] < wanted[poor]:
                 assert (held[rich] - 1) / weights.get(rich, 1.0) <= held[poor] / weights.get(poor, 1.0) + SLACK
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.integers(2, 8),
-    st.lists(
-        st.tuples(st.integers(1, 8), st.sampled_from([10, 50, 90]), PROJECTS, st.integers(1, 3)),
-        min_size=1,
-        max_size=12,
-    ),
-    st.integers(1, 8),
-)
-def test_no_stream_of_arrivals_starves_a_sweep(cpus, stream, need):
-    """A trial lasts one round of an hour, and each sweep that ends is followed by a new one just like it, for ever."""
-    kinds = [kind for kind in stream if kind[0] <= cpus]
-    patient = demand(0, priority=10, cpus=float(min(need, cpus)), project="patient", trials=1, waited_s=81 * HOUR)
-    others = {i: demand(i, cpus=float(c), priority=p, project=o, trials=t) for i, (c, p, o, t) in enumerate(kinds, 1)}
-    kind_of = dict(zip(others, kinds, strict=True))
-    for _ in range(20):
-        found = allot([patient, *others.values()], pool(cpus))
-        if found[0].slots:
-            return
-        patient = dataclasses.replace(patient, waited_s=patient.waited_s + HOUR)
-        for i, each in list(others.items()):
-            done = each.trials - found[i].slots
-            if done <= 0:
-                del others[i]
-                c, p, o, t = kind_of[new := max(kind_of) + 1] = kind_of[i]
-                others[new] = demand(new, cpus=float(c), priority=p, project=o, trials=t)
-            else:
-                held = found[i].slots
-                waited_s = each.waited_s + (0 if each.started or held else HOUR)
-                others[i] = dataclasses.replace(
-                    each, trials=done, started=held > 0, slots=min(held, done), running=0, waited_s=waited_s
-                )
-    raise AssertionError(f"{patient} waits on, behind {others}: {found[0].reason}")
