@@ -16,7 +16,7 @@ from orchestrator.cluster.head import Head
 from orchestrator.processes import Process, free_ports, spawn, stop
 from orchestrator.settings import Settings
 from orchestrator.tracking import server
-from tests.support.ray_cluster import private_ray
+from tests.support.ray_cluster import AS_SERVED, private_ray
 
 # No training to speak of: one step of a network of four units, 20 ms of CPU, its checkpoint included
 NOTHING = {
@@ -58,7 +58,8 @@ def live_service(
     settings = Settings.from_env({"ORCH_HOME": str(home)})
     [port, mlflow_port] = free_ports(2)
     started: list[Process] = []
-    with private_ray(home) as head:
+    # As `orch up` starts it: what serves goes before what trains
+    with private_ray(home, environment=AS_SERVED) as head:
         try:
             mlflow_url = f"http://127.0.0.1:{mlflow_port}" if tracked else ""
             if tracked:
