@@ -33,8 +33,9 @@ from tests.support.clock import FakeClock
 
 DRIVE = Path(__file__).with_name("drive.py")
 # The machine that runs the tests is busy with other things: by default Ray kills workers when 95 % of its memory are
-# taken, and gives them what nobody else wants of its cores
+# taken
 AS_SERVED = {"OMP_NUM_THREADS": "1", "RAY_memory_usage_threshold": "0.99"}
+# And gives them what nobody else wants of its cores
 ENVIRONMENT = AS_SERVED | {"RAY_worker_niceness": "0"}
 # A sweep's start takes 16 s on two idle cores, and 80 s were seen on two that ten others shared
 PATIENCE_S = 240
