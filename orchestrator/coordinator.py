@@ -240,7 +240,7 @@ class Coordinator:
             case Act.START:
                 self.confirm()
                 job_id = self.launcher.start(sweep)
-                log.info("sweep %d: started driver %s", sweep.id, job_id)
+                log.info("sweep %d: starts driver %s", sweep.id, job_id)
             case Act.STOP:
                 self.confirm()
                 self.launcher.stop(sweep)

@@ -53,11 +53,13 @@ class Leadership:
         return bool(self._number)
 
     def confirm(self) -> None:
-        """Before an act that no transaction guards. Raises LeaseLost if another one took over."""
+        """Before an act that no transaction guards, by any thread. Raises LeaseLost if another one took over."""
+        number = self._number
         try:
-            self._leases.confirm(self._number)
+            self._leases.confirm(number)
         except LeaseLost:
-            self.lost()
+            if number == self._number:  # the loop may have taken the lease again meanwhile
+                self.lost()
             raise
 
     def lost(self) -> None:

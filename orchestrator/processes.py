@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 
+BEHIND = 10
+"""Niceness of what works beside the coordinator on its machine: a tenth of its claim on a core."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -45,6 +48,19 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = 
             close_fds=True,
         )
     return Process(child.pid, psutil.Process(child.pid).create_time())
+
+
+def put_behind(pid: int) -> None:
+    """Let a process, and what it starts from now on, give way to the coordinator where both want a core.
+
+    On a busy machine a tick would wait for its turn behind each of them. Anybody may lower what is his own; few may
+    raise anything. Does nothing where the process has gone, or the system has no such thing.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, max(os.getpriority(os.PRIO_PROCESS, pid), BEHIND))
+    with suppress(OSError):
+        # Linux may share the cores among sessions first; niceness then counts within each alone
+        Path(f"/proc/{pid}/autogroup").write_text(str(BEHIND))
 
 
 def stop(processes: Iterable[Process], *, grace_s: float = 5.0) -> None:

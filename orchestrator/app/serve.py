@@ -79,7 +79,8 @@ def serve(
     listener = listen(host, port)
     url = url_of(host, listener)
     cluster = RayLauncher(ray_dashboard, settings)
-    recent = RecentCluster(cluster)
+    leadership = Leadership(store.lease, clock, holder=this_process(), is_dead=is_dead)
+    recent = RecentCluster(cluster, leadership.confirm)
     metrics.registry.register(Record(store.sweeps, store.figures, store.outbox, store.deliveries, recent, clock))
     service = Service(
         sweeps=store.sweeps,
@@ -101,7 +102,6 @@ def serve(
         sizer=(sizer := SubprocessSizer()),
     )
     rules = Rules(weights=settings.weights, quotas=settings.quotas)
-    leadership = Leadership(store.lease, clock, holder=this_process(), is_dead=is_dead)
     own = fenced(store, leadership.number)
     acting = Acting(
         leadership,

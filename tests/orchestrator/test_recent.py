@@ -1,4 +1,4 @@
-"""The cluster is asked rarely, however many requests come, and nobody waits for the answer that has had one lately."""
+"""The cluster is asked rarely, however many requests come, and nobody waits for it who has had an answer lately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ClusterError, Unreachable
+from orchestrator.errors import ClusterError, LeaseLost, Unreachable
 from orchestrator.recent import BELIEVED_S, STALE_S, RecentCluster
 from orchestrator.records import Capacity, DriverStatus, Sweep
 from orchestrator.store import open_store
@@ -27,6 +27,27 @@ class Slow(FakeLauncher):
         self.asked_for: list[int] = []
         """Attempts of which somebody wanted to know."""
         self.may.set()
+        self.may_act = threading.Event()
+        self.may_act.set()
+        self.acts: list[str] = []
+
+    def start(self, sweep: Sweep) -> str:
+        self._act(f"start {sweep.attempt}")
+        return super().start(sweep)
+
+    def end(self, job_id: str) -> None:
+        self._act(f"end {job_id}")
+        super().end(job_id)
+
+    def stop(self, sweep: Sweep) -> None:
+        self._act(f"stop {sweep.attempt}")
+        super().stop(sweep)
+
+    def _act(self, what: str) -> None:
+        self.acts.append(what)
+        self.may_act.wait(10)
+        if self.broken:
+            raise ClusterError(f"no {what}")
 
     def capacity(self) -> Capacity:
         self._ask()
@@ -165,12 +186,13 @@ def status_or_none(cluster: RecentCluster, sweep: Sweep) -> DriverStatus | None:
 def test_a_driver_that_hangs_keeps_no_other_waiting(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
     other = replace(sweep, attempt=sweep.attempt + 1)
     cluster.start(sweep)
+    eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
     launcher.may.clear()
     hangs = threading.Thread(target=cluster.status, args=(other,))
     hangs.start()
-    eventually(lambda: launcher.asked == 1)
+    eventually(lambda: other.attempt in launcher.asked_for)
     assert cluster.start(sweep)
-    assert cluster.status(sweep) is DriverStatus.PENDING
+    assert cluster.status(sweep) in (DriverStatus.PENDING, DriverStatus.RUNNING)
     launcher.may.set()
     hangs.join()
     eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
@@ -181,13 +203,98 @@ def test_those_that_wait_longest_are_asked_first(
 ) -> None:
     drivers = [replace(sweep, attempt=number) for number in range(1, 6)]
     for each in drivers:
-        cluster.start(each)
+        cluster.status(each)  # the first answer is waited for
     launcher.may.clear()
     for each in drivers:
         cluster.status(each)
-    eventually(lambda: launcher.asked == 1)
+    eventually(lambda: launcher.asked == 6)
     for each in drivers:
         cluster.status(each)
     launcher.may.set()
-    eventually(lambda: launcher.asked == 6)
-    assert launcher.asked_for == [each.attempt for each in drivers] + [1]
+    eventually(lambda: launcher.asked == 11)
+    assert launcher.asked_for[5:] == [*(each.attempt for each in drivers), 1]
+
+
+def test_nobody_waits_for_a_driver_to_start_or_stop_and_the_order_stays(
+    launcher: Slow, cluster: RecentCluster, sweep: Sweep
+) -> None:
+    launcher.may_act.clear()
+    cluster.start(sweep)
+    eventually(lambda: launcher.acts == ["start 0"])
+    for _ in range(3):  # ticks, while the cluster takes its time
+        assert cluster.status(sweep) is DriverStatus.PENDING
+        assert cluster.start(sweep) == "fake-1-0"
+        cluster.stop(sweep)
+    assert launcher.acts == ["start 0"]
+    launcher.may_act.set()
+    eventually(lambda: cluster.status(sweep) is DriverStatus.STOPPED)
+    assert launcher.acts == ["start 0", "stop 0"]
+    cluster.end("fake-1-0")
+    eventually(lambda: launcher.acts == ["start 0", "stop 0", "end fake-1-0"])
+
+
+def test_a_driver_is_not_missed_before_the_cluster_has_it(launcher: Slow, cluster: RecentCluster, sweep: Sweep) -> None:
+    assert cluster.status(sweep) is DriverStatus.MISSING
+    launcher.may_act.clear()
+    launcher.may.clear()
+    cluster.status(sweep)  # asks again
+    eventually(lambda: launcher.asked == 2)
+    cluster.start(sweep)
+    launcher.may_act.set()
+    eventually(lambda: bool(launcher.started))
+    launcher.may.set()  # an answer to what was asked before the start
+    assert cluster.status(sweep) in (DriverStatus.PENDING, DriverStatus.RUNNING)
+    eventually(lambda: cluster.status(sweep) is DriverStatus.RUNNING)
+
+
+def test_what_was_refused_is_raised_once_and_then_tried_again(
+    launcher: Slow, cluster: RecentCluster, sweep: Sweep
+) -> None:
+    launcher.broken = True
+    cluster.start(sweep)
+    eventually(lambda: refused(cluster, sweep) == "no start 0")
+    launcher.broken = False
+    cluster.start(sweep)
+    eventually(lambda: launcher.started == ["fake-1-0"])
+
+
+def refused(cluster: RecentCluster, sweep: Sweep) -> str:
+    try:
+        cluster.start(sweep)
+    except ClusterError as error:
+        return str(error)
+    return ""
+
+
+def test_a_refusal_of_long_ago_is_forgotten(
+    launcher: Slow, cluster: RecentCluster, now: list[float], sweep: Sweep
+) -> None:
+    launcher.broken = True
+    other = replace(sweep, attempt=sweep.attempt + 1)
+    cluster.stop(sweep)
+    cluster.stop(other)
+    eventually(lambda: launcher.acts == ["stop 0", "stop 1"])
+    launcher.broken = False
+    now[0] += STALE_S
+    cluster.end("fake-1-7")
+    eventually(lambda: launcher.drivers.get("fake-1-7") is DriverStatus.STOPPED)
+    cluster.stop(sweep)
+    eventually(lambda: launcher.drivers.get("fake-1-0") is DriverStatus.STOPPED)
+
+
+def test_who_has_lost_the_lease_starts_nothing_that_still_waits(launcher: Slow, sweep: Sweep) -> None:
+    asked: list[int] = []
+
+    def confirm() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise LeaseLost("another coordinator acts")
+
+    cluster, other = RecentCluster(launcher, confirm), replace(sweep, attempt=sweep.attempt + 1)
+    launcher.may_act.clear()
+    cluster.start(sweep)
+    cluster.start(other)
+    launcher.may_act.set()
+    eventually(lambda: len(asked) == 2 and cluster.status(other) is DriverStatus.MISSING)
+    assert launcher.started == ["fake-1-0"]
+    cluster.start(other)  # by a loop that acts again: what was lost is not raised
