@@ -104,8 +104,8 @@ def down(settings: Settings) -> list[str]:
         if recorded.ray:
             ended += ["Ray"] if head.is_running(recorded.ray) else []
             ends.append(partial(head.stop, recorded.ray))
-        if recorded.mlflow and recorded.mlflow.is_alive:
-            ended.append("MLflow")
+        if recorded.mlflow:
+            ended += ["MLflow"] if recorded.mlflow.is_alive else []
             ends.append(partial(stop, [recorded.mlflow]))
         # Each takes seconds, waiting for most of them
         with ThreadPoolExecutor() as side_by_side:
@@ -142,8 +142,10 @@ def _ray(settings: Settings, before: Running | None, say: Say) -> Head | None:
 def _mlflow(settings: Settings, before: Running | None, say: Say) -> tuple[Process | None, str]:
     if settings.mlflow_uri:
         return None, settings.mlflow_uri
-    if before and before.mlflow and before.mlflow.is_alive:
-        return before.mlflow, before.mlflow_url
+    if before and before.mlflow:
+        if before.mlflow.is_alive:
+            return before.mlflow, before.mlflow_url
+        stop([before.mlflow])  # what it has left behind would write to the same database
     say("starting MLflow in the background")
     [port] = free_ports(1, [server.PORT] if settings.home.name == ".orch" else [])
     process = server.start(settings, port)

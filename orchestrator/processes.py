@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +16,20 @@ import psutil
 BEHIND = 10
 """Niceness of what works beside the coordinator on its machine: a tenth of its claim on a core."""
 
+MARK = "ORCH_SPAWNED"
+"""In the environment of whatever descends from a process that we started, also after that was killed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that we started. started: its creation time in seconds since 1970; a reused number has another."""
+    """A process that we started.
+
+    started: its creation time in seconds since 1970; a reused number has another. mark: see MARK; "" for none.
+    """
 
     pid: int
     started: float
+    mark: str = ""
 
     @classmethod
     def own(cls) -> Process:
@@ -37,17 +45,18 @@ class Process:
 def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Process:
     """Start `command` in a session of its own, with its output appended to `log`. `env` is added to ours."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex
     with log.open("ab") as output:
         child = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **(env or {}), MARK: mark},
             start_new_session=True,
             close_fds=True,
         )
-    return Process(child.pid, psutil.Process(child.pid).create_time())
+    return Process(child.pid, psutil.Process(child.pid).create_time(), mark)
 
 
 def put_behind(pid: int) -> None:
@@ -64,17 +73,20 @@ def put_behind(pid: int) -> None:
 
 
 def stop(processes: Iterable[Process], *, grace_s: float = 5.0) -> None:
-    """End these processes and their descendants: asked first, killed after `grace_s`. Returns when they are gone."""
-    roots = [found for process in processes if (found := _find(process))]
-    family = {each.pid: each for root in roots for each in _with_descendants(root)}
-    for each in family.values():
+    """End these processes and what descends from them: asked first, killed after `grace_s`. Returns when all is gone.
+
+    What one that was killed has left behind is ended, too.
+    """
+    processes = list(processes)
+    family = _family(processes)
+    for each in family:
         _signal(each, kill=False)
-    _, alive = psutil.wait_procs(list(family.values()), timeout=grace_s)
-    # What was started while the others were asked to end is found only now.
-    family |= {each.pid: each for survivor in alive for each in _with_descendants(survivor)}
-    for each in family.values():
+    _, alive = psutil.wait_procs(family, timeout=grace_s)
+    # What was started while the others were asked to end is found only now
+    family = {*alive, *(each for survivor in alive for each in _with_descendants(survivor)), *_family(processes)}
+    for each in family:
         _signal(each, kill=True)
-    psutil.wait_procs(list(family.values()), timeout=10)
+    psutil.wait_procs(family, timeout=10)
 
 
 def free_ports(count: int, preferred: Sequence[int] = ()) -> list[int]:
@@ -106,11 +118,28 @@ def _find(process: Process) -> psutil.Process | None:
         return None
 
 
+def _family(processes: Sequence[Process]) -> set[psutil.Process]:
+    """Those that live, their descendants, and whoever carries a mark of theirs; not the one that asks."""
+    roots = [root for process in processes if (root := _find(process))]
+    found = {each.pid: each for root in roots for each in _with_descendants(root)}
+    marks = {process.mark for process in processes} - {""}
+    for each in psutil.process_iter() if marks else ():
+        with suppress(psutil.Error):
+            if each.pid not in found and each.environ().get(MARK) in marks and not _has_ended(each):
+                found[each.pid] = each
+    found.pop(os.getpid(), None)
+    return set(found.values())
+
+
 def _with_descendants(root: psutil.Process) -> list[psutil.Process]:
     try:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

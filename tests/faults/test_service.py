@@ -116,6 +116,13 @@ def test_each_part_may_be_interrupted_or_terminated(shell: Shell, tmp_path: Path
             process.send_signal(number)
             gone(process)
             shell.orch("up")
+    root = psutil.Process(shell.running["mlflow"]["pid"])
+    left_behind = root.children(recursive=True)
+    root.kill()
+    gone(root)
+    shell.orch("up")
+    assert left_behind
+    assert not [process for process in left_behind if process.is_running()]
     before = reports(shell, "tough")
     wait_for(lambda: reports(shell, "tough") > before, "a report")
     head = psutil.Process(shell.running["ray"]["pid"])
