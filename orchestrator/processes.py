@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-BEHIND = 10
-"""Niceness of what works beside the coordinator on its machine: a tenth of its claim on a core."""
+AHEAD = -10
+"""Niceness of what others wait for: nine times their claim on a core."""
 
 MARK = "ORCH_SPAWNED"
 """In the environment of whatever descends from a process that we started, also after that was killed."""
@@ -59,17 +59,23 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = 
     return Process(child.pid, psutil.Process(child.pid).create_time(), mark)
 
 
-def put_behind(pid: int) -> None:
-    """Let a process, and what it starts from now on, give way to the coordinator where both want a core.
+def go_first() -> None:
+    """Let this process have a core before others that want one too; to be called before it has threads.
 
-    On a busy machine a tick would wait for its turn behind each of them. Anybody may lower what is his own; few may
-    raise anything. Does nothing where the process has gone, or the system has no such thing.
+    On a busy machine it would otherwise wait for its turn behind each of them. Does nothing where that is not allowed:
+    it takes root, CAP_SYS_NICE or `ulimit -e`.
     """
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, max(os.getpriority(os.PRIO_PROCESS, pid), BEHIND))
+        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0), AHEAD))
     with suppress(OSError):
         # Linux may share the cores among sessions first; niceness then counts within each alone
-        Path(f"/proc/{pid}/autogroup").write_text(str(BEHIND))
+        Path("/proc/self/autogroup").write_text(str(AHEAD))
+
+
+def go_in_turn(pid: int) -> None:
+    """What a process that goes first has started need not go first itself."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, max(os.getpriority(os.PRIO_PROCESS, pid), 0))
 
 
 def stop(processes: Iterable[Process], *, grace_s: float = 5.0) -> None:

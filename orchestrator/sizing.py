@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from orchestrator.errors import BadInput, OrchError
+from orchestrator.processes import go_in_turn
 
 MOST_KNOWN = 10_000
 """Answers that are kept; a search with `match` has thousands of candidates."""
@@ -90,6 +91,7 @@ class SubprocessSizer:
             command = [sys.executable, "-m", "workloads.sizing"]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+            go_in_turn(self._process.pid)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

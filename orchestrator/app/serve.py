@@ -28,6 +28,7 @@ from orchestrator.notify.notifier import Notifier
 from orchestrator.notify.webhook import Webhook
 from orchestrator.policy import Rules
 from orchestrator.ports import Clock
+from orchestrator.processes import go_first
 from orchestrator.recent import RecentCluster
 from orchestrator.reconciliation import reconcile
 from orchestrator.settings import Settings, is_loopback
@@ -72,6 +73,7 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    go_first()
     _share_heaps()
     metrics, clock = Metrics(), clock or SystemClock()
     store = open_store(settings.database_url, metrics.transaction)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.command import add
-from orchestrator.processes import put_behind
 from orchestrator.settings import Settings
 
 
@@ -36,7 +34,6 @@ def drive(
     attempt: Annotated[int | None, typer.Option(min=1, help="Its attempt; ends at once where that is over.")] = None,
 ) -> int:
     """Drive one sweep to its end. Runs inside a Ray job; works from a shell beside a running cluster, too."""
-    put_behind(os.getpid())
     # Ray, Tune and torch take seconds to import.
     from orchestrator.app.drive import drive as run
 

@@ -22,7 +22,6 @@ from tempfile import gettempdir
 import psutil
 
 from orchestrator.errors import ClusterError
-from orchestrator.processes import put_behind
 
 HOST = "127.0.0.1"
 MARK = "ORCH_RAY_HEAD"
@@ -132,7 +131,6 @@ def _start(home: Path, log: Path, cpus: int | None, gpus: int | None, env: Mappi
             cwd=temporary,
             env=_environment(env, mark),
         )
-    put_behind(started.pid)
     head = Head(
         pid=started.pid,
         created=psutil.Process(started.pid).create_time(),

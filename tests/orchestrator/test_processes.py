@@ -1,4 +1,4 @@
-"""Processes are ended with all that descends from them, and give way to the coordinator."""
+"""Processes are ended with all that descends from them, and one may go before others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.processes import BEHIND, Process, put_behind, spawn, stop
+from orchestrator.processes import AHEAD, Process, spawn, stop
+from tests.orchestrator.test_two_coordinators import serving, wait_for_line
 from tests.support.ray_cluster import wait_for
 
 
@@ -25,38 +26,45 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def niceness(pid: int) -> int:
+GOES_FIRST = """
+import os, sys
+from orchestrator.processes import go_first, go_in_turn
+os.setuid(int(sys.argv[1]))
+go_first()
+first = os.getpriority(os.PRIO_PROCESS, 0)
+go_in_turn(os.getpid())
+print(first, os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+def niceness(pid: int = 0) -> int:
     return os.getpriority(os.PRIO_PROCESS, pid)
 
 
-def test_a_process_gives_way(sleeper: subprocess.Popen[bytes]) -> None:
-    before = niceness(os.getpid())
-    put_behind(sleeper.pid)
-    assert niceness(sleeper.pid) == max(BEHIND, before)
-    assert niceness(os.getpid()) == before
-    group = Path(f"/proc/{sleeper.pid}/autogroup")
-    assert not group.exists() or f"nice {BEHIND}" in group.read_text()
+@pytest.fixture(scope="module")
+def of_the_first() -> int:
+    """Niceness of one that goes first, or would: this system may not allow it."""
+    command = ["nice", "-n", str(AHEAD - niceness()), "nice"]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout)
 
 
-def test_one_that_gives_way_more_already_is_not_raised(sleeper: subprocess.Popen[bytes]) -> None:
-    os.setpriority(os.PRIO_PROCESS, sleeper.pid, 17)
-    put_behind(sleeper.pid)
-    assert niceness(sleeper.pid) == 17
+def test_a_process_goes_first_where_it_may_and_what_it_starts_does_not(of_the_first: int) -> None:
+    command = [sys.executable, "-c", GOES_FIRST, str(os.getuid())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == [str(of_the_first), str(max(of_the_first, 0))]
 
 
-def test_one_that_has_gone_is_no_error() -> None:
-    process = subprocess.Popen(["true"], start_new_session=True)
-    process.wait()
-    put_behind(process.pid)
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_go_first_goes_in_turn() -> None:
+    command = [sys.executable, "-c", GOES_FIRST, "65534"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == [str(niceness()), str(max(niceness(), 0))]
 
 
-def test_a_driver_gives_way_from_its_first_second() -> None:
-    program = (
-        "import os, orchestrator.app.drive as wiring; from orchestrator.cli import internal; "
-        "wiring.drive = lambda *_: os.getpriority(os.PRIO_PROCESS, 0); print(internal.drive(1))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
-    assert int(done.stdout) == max(BEHIND, niceness(os.getpid()))
+def test_the_coordinator_goes_first(tmp_path: Path, of_the_first: int) -> None:
+    with serving(tmp_path / "home", f"sqlite:///{tmp_path}/orch.db") as (process, log):
+        wait_for_line(log, "acting as coordinator")
+        assert niceness(process.pid) == of_the_first
 
 
 PARENT = """

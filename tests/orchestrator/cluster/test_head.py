@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 
 from orchestrator.cluster.head import Head, stop
-from orchestrator.processes import BEHIND
 from tests.support.ray_cluster import private_ray
 
 
@@ -17,7 +16,6 @@ def test_a_second_head_meets_neither_the_first_nor_the_network_and_leaves_no_pro
     with private_ray(tmp_path / "second", cpus=1) as second:
         assert second.dashboard_url != ray_head.dashboard_url
         tree = [psutil.Process(second.pid), *psutil.Process(second.pid).children(recursive=True)]
-        assert min(process.nice() for process in tree) >= BEHIND
         listening = {
             connection.laddr.ip
             for process in tree
