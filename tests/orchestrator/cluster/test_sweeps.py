@@ -100,14 +100,18 @@ def test_two_workers_train_one_trial_and_survive_an_error_on_one_of_them(lab: La
 
 def test_two_sweeps_share_the_cores_and_the_pool_follows_the_allotment(lab: Lab) -> None:
     short = lab.add([tiny_config(lr=1e-2)], slots=1, name="short")
-    long = lab.add([tiny_config(steps=300, lr=lr, eval_every=20) for lr in (1e-2, 3e-3, 1e-3)], slots=1, name="long")
+    endless = [tiny_config(steps=1_000_000, lr=lr, eval_every=20) for lr in (1e-2, 3e-3, 1e-3)]
+    long = lab.add(endless, slots=1, name="long")
     drivers = [lab.drive(short), lab.drive(long)]
     assert drivers[0].wait(timeout=PATIENCE_S) == 0
     assert len(_running(lab, long)) <= 1
     lab.store.sweeps.allot(long.id, 2, "the short one is done")
     wait_for(lambda: len(_running(lab, long)) == 2, "two trials at once", drivers[1])
+    seen = lab.store.sweeps.sweep(long.id)
+    lab.store.sweeps.move_sweep(seen, SweepState.CANCELLED, actor=Actor.COORDINATOR, reason="seen enough", now=NOW)
     assert drivers[1].wait(timeout=PATIENCE_S) == 0
-    assert {t.state for t in lab.trials(short) + lab.trials(long)} == {TrialState.SUCCEEDED}
+    assert {trial.state for trial in lab.trials(short)} == {TrialState.SUCCEEDED}
+    assert {trial.state for trial in lab.trials(long)} == {TrialState.CANCELLED}
 
 
 def test_sigterm_is_answered_before_the_groups_are_up(lab: Lab) -> None:
