@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 FLOOD_BYTES = 100_000_000
@@ -49,13 +50,21 @@ def fork_and_die() -> None:
 
 
 def fill_the_disk() -> None:
-    """No file of this process may grow beyond a size below that of a checkpoint, until after the next write.
+    """No file of this process may grow beyond a size below that of a checkpoint, until the write to come is over.
 
-    A warm group tries again at once: the trial is at its next checkpoint within a second.
+    Not for a fixed time: a warm group tries again at once, and is at its next checkpoint within a tenth of a second.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, before[1]))
-    threading.Timer(0.2, resource.setrlimit, (resource.RLIMIT_FSIZE, before)).start()
+    writer, thread = sys._getframe(4), threading.get_ident()  # who came to the point, above three frames of `faults`
+    assert writer.f_code.co_name == "save", writer
+
+    def restore() -> None:
+        while any(frame is writer for frame, _ in traceback.walk_stack(sys._current_frames().get(thread))):
+            time.sleep(0.005)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    threading.Thread(target=restore).start()
 
 
 def tear_checkpoint_and_die() -> None:
