@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,16 @@ def stop(processes: Iterable[Process], *, grace_s: float = 5.0) -> None:
     psutil.wait_procs(family, timeout=10)
 
 
+def carrying(variable: str, values: Collection[str]) -> list[psutil.Process]:
+    """Processes that live and have one of these values in that variable of their environment."""
+    found = []
+    for each in psutil.process_iter() if values else ():
+        with suppress(psutil.Error):
+            if each.environ().get(variable) in values and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each)
+    return found
+
+
 def free_ports(count: int, preferred: Sequence[int] = ()) -> list[int]:
     """Ports on loopback that nobody listens on: the preferred ones where they are free."""
     held = [sock for port in preferred if (sock := _bound(port))][:count]
@@ -129,10 +139,7 @@ def _family(processes: Sequence[Process]) -> set[psutil.Process]:
     roots = [root for process in processes if (root := _find(process))]
     found = {each.pid: each for root in roots for each in _with_descendants(root)}
     marks = {process.mark for process in processes} - {""}
-    for each in psutil.process_iter() if marks else ():
-        with suppress(psutil.Error):
-            if each.pid not in found and each.environ().get(MARK) in marks and not _has_ended(each):
-                found[each.pid] = each
+    found = {each.pid: each for each in carrying(MARK, marks)} | found
     found.pop(os.getpid(), None)
     return set(found.values())
 
@@ -142,10 +149,6 @@ def _with_descendants(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    return bool(process.status() == psutil.STATUS_ZOMBIE)
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

@@ -22,6 +22,7 @@ from tempfile import gettempdir
 import psutil
 
 from orchestrator.errors import ClusterError
+from orchestrator.processes import carrying
 
 HOST = "127.0.0.1"
 MARK = "ORCH_RAY_HEAD"
@@ -231,10 +232,7 @@ def _tree(head: Head) -> list[psutil.Process]:
     if root is not None:
         with suppress(psutil.Error):
             found |= {process.pid: process for process in [root, *root.children(recursive=True)]}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.pid not in found and process.environ().get(MARK) == head.mark:
-                found[process.pid] = process
+    found = {process.pid: process for process in carrying(MARK, {head.mark})} | found
     found.pop(os.getpid(), None)
     return [process for process in found.values() if _is_alive(process)]
 
